@@ -1,0 +1,31 @@
+# `make run` and `make test` need nothing but Python 3.11 or newer: they build .venv themselves.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test check bench clean
+
+# The main job: the raw texts under data/ → a small Japanese model that speaks, in runs/tiny-cpu.
+run: .venv/ready
+	$(BIN)/janeox run recipes/tiny-cpu.toml
+
+# Everything that must hold: style, types, tests.
+test: check
+	$(BIN)/python -m pytest -n 2
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/ready
+	$(BIN)/python benchmarks/run.py
+
+# Made again whenever the dependencies change; an interrupted install leaves no `ready`, so the next call finishes it.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "janeox needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,86 @@
+"""The command line: `janeox VERB [RECIPE.toml] [section.key=value …] [--flags]`.
+
+A verb is a dataclass of settings and a function that takes it. Neither torch nor the verb's module is imported before
+the settings have been read, so every `--help` is instant.
+"""
+
+import importlib
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from janeox import config
+from janeox.errors import JaneoxError
+
+
+@dataclass(frozen=True)
+class Verb:
+    settings: type
+    function: str
+    """`module:function`, imported when the verb runs."""
+    summary: str
+
+
+VERBS = {
+    "run": Verb(config.Run, "janeox.pipeline:run", "all steps of a recipe: raw text → a model that speaks"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one verb. Returns the exit status: 0, 1 for bad input (one line on stderr), 2 for a wrong call, 130 for Ctrl-C."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    name, *rest = argv
+    if name not in VERBS:
+        print(f"janeox: unknown verb {name!r}{config.nearest(name, VERBS)}", file=sys.stderr)
+        return 2
+    try:
+        settings = parse(VERBS[name].settings, f"janeox {name}", rest)
+        module, function = VERBS[name].function.split(":")
+        getattr(importlib.import_module(module), function)(settings)
+    except JaneoxError as error:
+        print(f"janeox {name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\njaneox {name}: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def overview() -> str:
+    width = max(map(len, VERBS))
+    lines = ["janeox: Japanese language models, from raw text to generation", ""]
+    lines += ["usage: janeox VERB [RECIPE.toml] [section.key=value …] [--flag value …]", ""]
+    lines += [f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items()]
+    lines += [
+        "",
+        "janeox VERB --help shows a verb's settings; with a recipe before it, the values that the recipe gives.",
+    ]
+    return "\n".join(lines)
+
+
+def parse(cls: type, program: str, arguments: list[str]) -> Any:
+    """Settings of a verb: the class's defaults, then a recipe, then `section.key=value` and flags."""
+    import tyro
+
+    default = None
+    if arguments and arguments[0].endswith(".toml"):
+        default = config.read_recipe(cls, Path(arguments[0]))
+        arguments = arguments[1:]
+    flags = [f"--{a}" if re.match(r"[a-z_]+(\.[a-z_0-9]+)+=", a) else a for a in arguments]
+    return tyro.cli(
+        cls,
+        prog=program,
+        description=cls.__doc__,
+        args=flags,
+        default=cls() if default is None else default,
+        config=(tyro.conf.FlagConversionOff, tyro.conf.HelptextFromCommentsOff),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
