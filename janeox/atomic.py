@@ -69,9 +69,7 @@ def new_file(path: Path | str) -> Iterator[Path]:
 
 def _writing_failed(path: Path, error: OSError) -> JaneoxError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return JaneoxError(
-            f"{path}: the disk is full; nothing was changed there. Free some space and run it again"
-        )
+        return JaneoxError(f"{path}: the disk is full; nothing was changed there. Free some space and run it again")
     return JaneoxError(f"{path}: cannot be written ({error.strerror or error}); nothing was changed there")
 
 

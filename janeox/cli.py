@@ -29,7 +29,7 @@ VERBS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one verb. Returns the exit status: 0, 1 for bad input (one line on stderr), 2 for a wrong call, 130 for Ctrl-C."""
+    """Runs one verb. Returns the exit status: 0; 1 for bad input (one line on stderr); 2 for a wrong call; 130: Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(overview())
@@ -67,7 +67,7 @@ def parse(cls: type, program: str, arguments: list[str]) -> Any:
     """Settings of a verb: the class's defaults, then a recipe, then `section.key=value` and flags."""
     import tyro
 
-    default = None
+    default: Any = None
     if arguments and arguments[0].endswith(".toml"):
         default = config.read_recipe(cls, Path(arguments[0]))
         arguments = arguments[1:]

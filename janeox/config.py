@@ -295,11 +295,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 def _type_name(hint: Any) -> str:
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(hint)))
-    return (
-        getattr(hint, "__name__", str(hint))
-        if not typing.get_args(hint)
-        else str(hint).replace("typing.", "")
-    )
+    return getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint).replace("typing.", "")
 
 
 def to_table(value: Any) -> Any:
