@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from janeox import config
+from janeox import config, recipe
 from janeox.errors import JaneoxError
 
 
@@ -29,14 +29,14 @@ VERBS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one verb. Returns the exit status: 0; 1 for bad input (one line on stderr); 2 for a wrong call; 130: Ctrl-C."""
+    """Runs one verb. Returns the exit status: 1 for bad input (one line on stderr); 2 for a wrong call; 130 on Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(overview())
         return 0
     name, *rest = argv
     if name not in VERBS:
-        print(f"janeox: unknown verb {name!r}{config.nearest(name, VERBS)}", file=sys.stderr)
+        print(f"janeox: unknown verb {name!r}{recipe.nearest(name, VERBS)}", file=sys.stderr)
         return 2
     try:
         settings = parse(VERBS[name].settings, f"janeox {name}", rest)
@@ -69,7 +69,7 @@ def parse(cls: type, program: str, arguments: list[str]) -> Any:
 
     default: Any = None
     if arguments and arguments[0].endswith(".toml"):
-        default = config.read_recipe(cls, Path(arguments[0]))
+        default = recipe.read_recipe(cls, Path(arguments[0]))
         arguments = arguments[1:]
     flags = [f"--{a}" if re.match(r"[a-z_]+(\.[a-z_0-9]+)+=", a) else a for a in arguments]
     return tyro.cli(

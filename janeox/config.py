@@ -1,21 +1,13 @@
-"""Every setting of every verb: plain dataclasses, filled from a TOML recipe and then from the command line.
+"""Every setting of every verb, as plain dataclasses; the docstring under a field is its help text.
 
-No torch here, so that `janeox VERB --help` is instant. A recipe has one table per section (`[model]`, `[train]`, …); a
-verb reads the sections that it has fields for. The docstring under a field is its help text.
+`recipe.py` fills them from TOML. No torch here, so that `janeox VERB --help` is instant.
 """
 
-import dataclasses
-import difflib
-import tomllib
-import types
-import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from janeox.errors import JaneoxError
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -105,6 +97,45 @@ class GPTNeoXConfig:
         """Rotated dimensions of a head, as transformers rounds them."""
         return int(self.head_dim * self.rotary_pct)
 
+    @classmethod
+    def from_hf(cls, table: dict[str, Any], where: str = "config.json") -> "GPTNeoXConfig":
+        """Reads a Hugging Face `config.json`, in the form of transformers 4 (`rotary_pct`) or 5 (`rope_parameters`).
+
+        Keys that do not change the computation are ignored; what this model cannot do is an error.
+
+        Raises:
+            JaneoxError: another architecture, an unsupported rotary scaling, or a value that makes no model.
+        """
+        if table.get("model_type") != "gpt_neox":
+            raise JaneoxError(f"{where}: model_type is {table.get('model_type')!r}; janeox runs 'gpt_neox' models")
+        rope = dict(table.get("rope_scaling") or {}) | dict(table.get("rope_parameters") or {})
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind not in ("default", "linear"):
+            raise JaneoxError(f"{where}: rotary scaling {kind!r} is not supported; default and linear are")
+        values = {f.name: table[f.name] for f in fields(cls) if f.name in table}
+        # Defaults of transformers' GPTNeoXConfig where they differ from the 3.6B's.
+        values.setdefault("use_parallel_residual", True)
+        values["rotary_pct"] = float(rope.get("partial_rotary_factor", table.get("rotary_pct", 0.25)))
+        values["rotary_emb_base"] = float(rope.get("rope_theta", table.get("rotary_emb_base", 10000)))
+        values["rope_scaling_factor"] = float(rope.get("factor", 1.0)) if kind == "linear" else 1.0
+        try:
+            return cls(**values)
+        except (JaneoxError, TypeError) as error:
+            raise JaneoxError(f"{where}: {error}") from error
+
+    def to_hf(self, dtype: str) -> dict[str, Any]:
+        """The `config.json` that transformers 4 and 5 both read; for the 3.6B, key by key the published one."""
+        table: dict[str, Any] = {"architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox", "use_cache": True}
+        table |= {f.name: getattr(self, f.name) for f in fields(self)}
+        table["rotary_emb_base"] = int(self.rotary_emb_base) if self.rotary_emb_base % 1 == 0 else self.rotary_emb_base
+        table["torch_dtype"] = dtype
+        factor = table.pop("rope_scaling_factor")
+        if factor != 1.0:
+            table["rope_scaling"] = {"type": "linear", "rope_type": "linear", "factor": factor}
+        if self.attention_bias:  # the default, and not among the published keys
+            del table["attention_bias"]
+        return dict(sorted(table.items()))
+
 
 @dataclass
 class DataConfig:
@@ -127,9 +158,7 @@ class OptimConfig:
     name: Literal["adamw", "muon"] = "adamw"
     """muon updates the hidden matrices with orthogonalised momentum, the rest with AdamW."""
     learning_rate: float = 1.6e-4
-    """Peak, for AdamW's parameters."""
-    muon_learning_rate: float = 0.02
-    """Peak, for the matrices under muon."""
+    """Peak. Muon's updates are scaled to the size of AdamW's, so that one value serves both."""
     schedule: Literal["cosine", "wsd"] = "cosine"
     """cosine decay, or warm up, stay, decay linearly over the last fifth."""
     warmup_fraction: float = 0.01
@@ -139,7 +168,7 @@ class OptimConfig:
     beta2: float = 0.95
     eps: float = 1e-8
     weight_decay: float = 0.1
-    """On matrices only; never on biases, norms and embeddings."""
+    """On matrices only; never on biases and norms."""
     clip_norm: float = 1.0
     """Gradient norm above which gradients are scaled down; 0 never does."""
 
@@ -216,95 +245,3 @@ class Run:
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-
-
-SECTIONS = {f.name for f in dataclasses.fields(Run)}
-
-
-def read_recipe(cls: type[T], path: Path | str) -> T:
-    """Fills dataclass `cls` from a TOML recipe, taking only the sections that `cls` has.
-
-    Raises:
-        JaneoxError: the file is missing or not TOML, or a key is unknown (names the nearest known one) or of the
-            wrong type.
-    """
-    path = Path(path)
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise JaneoxError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise JaneoxError(f"{path}: not a TOML file: {error}") from error
-    own = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for key in table:
-        if key not in own | SECTIONS:
-            raise JaneoxError(f"{path}: unknown key {key!r}{nearest(key, own | SECTIONS)}")
-    try:
-        return from_table(cls, {key: value for key, value in table.items() if key in own})
-    except JaneoxError as error:
-        raise JaneoxError(f"{path}: {error}") from error
-
-
-def from_table(cls: type[T], table: dict[str, Any], where: str = "") -> T:
-    """Builds dataclass `cls` from nested dicts, checking names and types; `where` is the dotted path so far."""
-    hints = typing.get_type_hints(cls)
-    values = {}
-    for key, value in table.items():
-        if key not in hints:
-            raise JaneoxError(f"unknown key {where + key!r}{nearest(key, hints, where)}")
-        values[key] = _convert(hints[key], value, where + key)
-    return cls(**values)
-
-
-def nearest(word: str, known: typing.Iterable[str], prefix: str = "") -> str:
-    """`; did you mean 'x'?` for the known name most like `word`, or a list of the names where none is like it."""
-    names = sorted(known)
-    like = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    if like:
-        return f"; did you mean {prefix + like[0]!r}?"
-    return f"; known are {', '.join(names)}"
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    """Checks one TOML value against a type hint; widens int to float, str to Path and list to tuple."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    wrong = JaneoxError(f"{where} = {value!r}: expected {_type_name(hint)}")
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise wrong
-        return from_table(hint, value, where + ".")  # type: ignore[arg-type]
-    if origin is Literal:
-        if value not in arguments:
-            raise wrong
-        return value
-    if origin is types.UnionType:
-        return _convert(next(a for a in arguments if a is not type(None)), value, where)
-    if origin is dict and isinstance(value, dict):
-        return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if origin in (tuple, list) and isinstance(value, list):
-        return origin(_convert(arguments[0], item, where) for item in value)
-    if hint is float and type(value) in (int, float):
-        return float(value)
-    if hint is Path and isinstance(value, str):
-        return Path(value)
-    if hint in (int, str, bool) and type(value) is hint:
-        return value
-    raise wrong
-
-
-def _type_name(hint: Any) -> str:
-    if typing.get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(repr, typing.get_args(hint)))
-    return getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint).replace("typing.", "")
-
-
-def to_table(value: Any) -> Any:
-    """The inverse of `from_table`: nested dicts that TOML and JSON can hold (None is left out)."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        items = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return {key: to_table(item) for key, item in items.items() if item is not None}
-    if isinstance(value, dict):
-        return {key: to_table(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [to_table(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
