@@ -1,0 +1,70 @@
+"""One progress line with the time left: redrawn in place on a terminal, a plain line now and then in a log file."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Counts finished work. `total` is None where it is not known beforehand."""
+
+    def __init__(self, what: str, total: float | None, unit: str):
+        self.what, self.total, self.unit = what, total, unit
+        self.done = 0.0
+        self.note = ""
+        self.started = time.monotonic()
+        self._drawn = self.started
+        self._terminal = sys.stderr.isatty()
+
+    def advance(self, amount: float, note: str | None = None) -> None:
+        """Adds `amount` finished units; `note` stands at the end of the line until the next one."""
+        self.done += amount
+        self.note = self.note if note is None else note
+        now = time.monotonic()
+        if now - self._drawn >= (0.2 if self._terminal else SECONDS_BETWEEN_LINES):
+            self._drawn = now
+            self._draw()
+
+    def line(self) -> str:
+        elapsed = time.monotonic() - self.started
+        parts = [f"{self.what}: {self.done:,.0f}"]
+        if self.total:
+            parts[0] += f"/{self.total:,.0f} {self.unit} ({min(1.0, self.done / self.total):.0%})"
+        else:
+            parts[0] += f" {self.unit}"
+        parts.append(f"{self.done / max(elapsed, 1e-9):,.0f}/s")
+        if self.total and self.done:
+            parts.append(f"{clock(elapsed * max(0.0, self.total / self.done - 1))} left")
+        return ", ".join(parts + ([self.note] if self.note else []))
+
+    def _draw(self) -> None:
+        end = "" if self._terminal else "\n"
+        start = "\r\033[K" if self._terminal else ""
+        print(start + self.line(), end=end, file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Wipes the line, so that something else can be printed."""
+        if self._terminal:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(what: str, total: float | None = None, unit: str = "") -> Iterator[Progress]:
+    """`with progress("reading", total=size, unit="bytes") as bar: … bar.advance(n)`; writes to stderr."""
+    bar = Progress(what, total, unit)
+    try:
+        yield bar
+    finally:
+        bar.clear()
+
+
+def clock(seconds: float) -> str:
+    """75.2 → '1:15', 5000 → '1:23:20', 200000 → '2 days 7:33:20'."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    text = f"{hour}:{minute:02d}:{second:02d}" if hour or days else f"{minute}:{second:02d}"
+    return f"{days} day{'s' * (days > 1)} {text}" if days else text
