@@ -29,7 +29,7 @@ VERBS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one verb. Returns its exit status: 1 for bad input (one line on stderr), 2 for a wrong call, 130 on Ctrl-C."""
+    """Runs one verb. Returns its exit status: 1 for bad input (one line on stderr), 2 a wrong call, 130 Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(overview())
