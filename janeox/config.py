@@ -245,3 +245,14 @@ class Run:
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass
+class Tokenize:
+    """Clean documents → token shards (.bin/.idx, as gpt-neox and Megatron read them)."""
+
+    corpus: Path = Path("corpus")
+    """Folder made by `janeox clean`."""
+    tokenizer: Path = Path("tokenizer")
+    """Folder with spiece.model."""
+    out: Path = Path("shards")
