@@ -120,7 +120,7 @@ def _closed(text: str, start: int) -> int:
 
 _FURNITURE = re.compile(
     r"""(?x) (?i:copyright\b|\(c\)\s|©).* | .*(?i:all\ rights\ reserved)\.?
-    | https?://\S+
+    | https?://[!-~]+
     | (?:(?:トップ|ホーム|ページ(?:の(?:先頭|トップ))?|(?:前|次)の(?:ページ|記事)|トップページ|前|次|元の?ページ)
         (?:へ|に)?(?:戻る|もどる|移動)?
         |続きを(?:読む|見る)|もっと(?:見る|読む)|メニュー|目次|ログイン|ログアウト|新規登録|会員登録|お問い合わせ|サイトマップ
@@ -128,7 +128,7 @@ _FURNITURE = re.compile(
       [\ \u3000>›»＞…]*
     """
 )
-_STEP = re.compile(" [>›»＞] ")  # ホーム > 製品 > 一覧
+_STEP = re.compile(r" [>›»＞] (?!\d)")  # ホーム > 製品 > 一覧, but not a > 0
 
 
 def without_page_furniture(text: str) -> str:

@@ -11,48 +11,40 @@ from janeox.corpus.pipeline import clean_corpus
 
 
 def table(report: dict[str, Any]) -> Table:
-    """A report of `clean_corpus` as a table: a line per source, and their sum."""
-    view = Table(title="corpus")
-    for column in (
-        "source",
-        "documents in",
-        "characters in",
-        "dropped",
-        "train",
-        "valid",
-        "characters out",
-        "bad rows",
-    ):
-        view.add_column(column, justify="left" if column in ("source", "dropped") else "right")
-    total = [0] * 6
+    """A report of `clean_corpus` as a table: a line per source, and their sum; below it what was dropped and why."""
+    reasons = [
+        f"dropped from {name}: "
+        + ", ".join(f"{drop['documents']:,} {rule}" for rule, drop in source["dropped"].items())
+        for name, source in report["sources"].items()
+        if source["dropped"]
+    ]
+    view = Table(title="corpus", caption="\n".join(reasons), caption_justify="left")
+    view.add_column("source")
+    for column in ("docs in", "chars in", "dropped", "train", "valid", "chars out", "bad rows"):
+        view.add_column(column, justify="right")
+    total = [0] * 7
     for name, source in report["sources"].items():
         train, valid = source["train"], source["valid"]
         numbers = [
             source["in"]["documents"],
             source["in"]["chars"],
+            source["in"]["documents"] - train["documents"] - valid["documents"],
             train["documents"],
             valid["documents"],
             train["chars"] + valid["chars"],
             source["bad_rows"]["count"],
         ]
         total = [a + b for a, b in zip(total, numbers, strict=True)]
-        drops = ", ".join(f"{drop['documents']:,} {reason}" for reason, drop in source["dropped"].items())
-        view.add_row(name, *_cells(numbers, drops))
+        view.add_row(name, *_cells(numbers))
     if len(report["sources"]) > 1:
         view.add_section()
-        view.add_row("all", *_cells(total, f"{total[0] - total[2] - total[3]:,}"))
+        view.add_row("all", *_cells(total))
     return view
 
 
-def _cells(numbers: list[int], drops: str) -> list[str]:
-    docs_in, chars_in, train, valid, chars_out, bad = numbers
-    return [
-        f"{docs_in:,}", _millions(chars_in), drops or "0", f"{train:,}", f"{valid:,}", _millions(chars_out), f"{bad:,}"
-    ]  # fmt: skip
-
-
-def _millions(chars: int) -> str:
-    return f"{chars / 1e6:,.2f} M"
+def _cells(numbers: list[int]) -> list[str]:
+    chars = (1, 5)  # places of the two columns that count characters
+    return [f"{n / 1e6:,.2f} M" if place in chars else f"{n:,}" for place, n in enumerate(numbers)]
 
 
 def run_clean(settings: Clean) -> None:
