@@ -15,11 +15,18 @@ class CorpusConfig:
     """Raw files → clean documents, split into train and valid."""
 
     sources: dict[str, str] = field(default_factory=dict)
-    """Name of each source → its files, as a path or glob. The format is read off the file."""
+    """Name of each source → its files, as a path, glob or folder. The format is read off the file."""
     valid_fraction: float = 0.01
     """Share of documents held out for validation, chosen by a hash of the document's text."""
     min_chars: int = 50
-    """Shorter documents are dropped."""
+    """Documents of fewer characters, once cleaned, are dropped."""
+
+    def __post_init__(self) -> None:
+        """Raises JaneoxError where a value has no meaning."""
+        if not 0 <= self.valid_fraction < 1:
+            raise JaneoxError(f"corpus.valid_fraction = {self.valid_fraction}: must be at least 0 and below 1")
+        if self.min_chars < 1:
+            raise JaneoxError(f"corpus.min_chars = {self.min_chars}: must be at least 1")
 
 
 @dataclass
@@ -256,3 +263,11 @@ class Tokenize:
     tokenizer: Path = Path("tokenizer")
     """Folder with spiece.model."""
     out: Path = Path("shards")
+
+
+class Clean:
+    """Raw files → clean documents, without duplicates, split into train and valid."""
+
+    out: Path = Path("runs/run/corpus")
+    """Folder of the cleaned corpus; it appears when everything is done."""
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)

@@ -107,7 +107,7 @@ def score_text(model: GPTNeoX, tokenizer: Tokenizer, text: str, stride: int | No
 
 
 def unigram_entropy(shards: Shards, split: str = "valid") -> float:
-    """Entropy of a split's own token frequencies, nats a token: the best that a model can do that ignores all context."""
+    """Entropy of a split's own token frequencies, nats a token: the best of any model that ignores the context."""
     counts = np.zeros(shards.vocab_size, np.int64)
     for file in shards.of(split):
         counts += np.bincount(shards.tokens(file), minlength=shards.vocab_size)
