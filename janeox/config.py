@@ -31,17 +31,19 @@ class CorpusConfig:
 
 @dataclass
 class TokenizerConfig:
-    """The sentencepiece model; the defaults are those of the model card."""
+    """The sentencepiece model; the defaults are those of the model card. Spaces stay, unknown text becomes bytes."""
 
     vocab_size: int = 32000
     """Number of pieces, special and byte pieces included."""
     character_coverage: float = 0.9995
-    """Share of the characters that get a piece of their own; the rest is spelled in bytes."""
+    """Share of the text's characters that get a piece of their own; the rare rest is spelled in bytes."""
     normalization: Literal["identity", "nfkc", "nmt_nfkc"] = "identity"
-    """identity keeps every character; nfkc and nmt_nfkc fold full-width forms and cannot be undone by decoding."""
+    """identity keeps every character; nfkc and nmt_nfkc fold full-width forms, nmt_nfkc also turns newlines and tabs
+    into spaces: decoding cannot undo that, and other libraries then encode some texts otherwise than sentencepiece."""
     sample_chars: int = 10_000_000
-    """Train on a seeded sample of about this many characters."""
+    """Train on a seeded sample of lines with about this many characters."""
     seed: int = 0
+    """Of the sample."""
 
 
 @dataclass
@@ -265,9 +267,21 @@ class Tokenize:
     out: Path = Path("shards")
 
 
+@dataclass
 class Clean:
     """Raw files → clean documents, without duplicates, split into train and valid."""
 
     out: Path = Path("runs/run/corpus")
     """Folder of the cleaned corpus; it appears when everything is done."""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
+
+
+@dataclass
+class TrainTokenizer:
+    """Cleaned text → a tokenizer folder that sentencepiece, transformers and tokenizers all read alike."""
+
+    out: Path = Path("runs/tokenizer")
+    """Folder of the tokenizer."""
+    input: tuple[Path, ...] = ()
+    """Cleaned corpus folders (their training split is read) or UTF-8 text files."""
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)

@@ -1,0 +1,163 @@
+"""Training of a sentencepiece unigram model with the model card's options, made so that every library encodes alike.
+
+Three choices go beyond the card. They cost next to nothing and remove the reasons for which other implementations of
+the same algorithm give other ids (docs/tokenizer.md has the figures):
+
+- Scores are rounded to 1/64, so that sums of scores are exact in float32 and ties are ties everywhere.
+- All printable ASCII is in the vocabulary, so that `</s>` or `<0x41>` in a text can be spelled, never matched.
+- No piece joins a space to what is not ASCII, so that every space in Japanese text is a piece `▁` of its own.
+"""
+
+import heapq
+import io
+import random
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import sentencepiece
+
+from janeox.config import TokenizerConfig, TrainTokenizer
+from janeox.errors import JaneoxError
+from janeox.progress import progress
+from janeox.tokenizer import SPACE, Tokenizer
+from janeox.tokenizer_model import PieceType, read_model, with_scores
+
+PAD, UNKNOWN, BOS, EOS = "[PAD]", "[UNK]", "<s>", "</s>"  # ids 0 to 3; 2 and 3 are those of the rinna series
+OTHER_CONTROLS = ("[CLS]", "[SEP]", "[MASK]")
+ASCII = "".join(map(chr, range(0x21, 0x7F)))
+LONGEST_LINE = 1000  # characters; sentencepiece skips lines above 4,192 bytes, and a character takes up to 4
+SCORE_STEPS = 64
+BREAK = "\x02"  # tells the trainer where no piece may run on; a control character that is taken out of the text
+# The partition of the work changes the last bits of the result, so it is fixed, whatever the number of cores.
+PARTITIONS = 16
+
+_SPACE_BEFORE_JAPANESE = re.compile(r" (?=[^\x00-\x7f])")
+
+
+def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
+    """Trains on a seeded sample of the lines of `texts`; the same texts and config give the same bytes.
+
+    Raises:
+        JaneoxError: there is no text, or `vocab_size` is too small or too large for it (names the limit).
+    """
+    lines = sample_lines(texts, config.sample_chars, config.seed)
+    if not lines:
+        raise JaneoxError("no text to train a tokenizer on: every document is empty")
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=map(_prepared, lines),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=config.vocab_size,
+            character_coverage=config.character_coverage,
+            byte_fallback=True,
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            normalization_rule_name=config.normalization,
+            required_chars=ASCII + SPACE,
+            pretokenization_delimiter=BREAK,
+            pad_id=0,
+            unk_id=1,
+            bos_id=2,
+            eos_id=3,
+            pad_piece=PAD,
+            unk_piece=UNKNOWN,
+            bos_piece=BOS,
+            eos_piece=EOS,
+            control_symbols=list(OTHER_CONTROLS),
+            num_threads=PARTITIONS,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise _explained(str(error), config) from error
+    return Tokenizer(_rounded(model.getvalue()))
+
+
+def run_train_tokenizer(settings: TrainTokenizer) -> None:
+    """The verb `train-tokenizer`: cleaned text → a tokenizer folder.
+
+    Raises:
+        JaneoxError: an input is missing or unreadable, or the training cannot be done (see `train_tokenizer`).
+    """
+    if not settings.input:
+        raise JaneoxError("input is empty: name cleaned corpus folders or UTF-8 text files")
+    tokenizer = train_tokenizer(_read(settings.input), settings.tokenizer)
+    tokenizer.save(settings.out)
+    print(f"{settings.out}: {tokenizer.vocab_size:,} pieces, fingerprint {tokenizer.fingerprint}")
+
+
+def sample_lines(texts: Iterable[str], sample_chars: int, seed: int) -> list[str]:
+    """A uniform sample of the non-empty lines, about `sample_chars` characters in all, in the order of the texts.
+
+    Each line draws a number and those with the smallest stay, so a corpus of any size is read once, holding no more
+    than the sample. Lines above 1,000 characters are cut there.
+    """
+    draw = random.Random(seed).random
+    kept: list[tuple[float, int, str]] = []  # a heap with the largest number on top: (-number, -index, line)
+    size = 0
+    for index, line in enumerate(_lines(texts)):
+        heapq.heappush(kept, (-draw(), -index, line))
+        size += len(line)
+        while size - len(kept[0][2]) >= sample_chars:
+            size -= len(heapq.heappop(kept)[2])
+    return [line for _, _, line in sorted(kept, key=lambda entry: -entry[1])]
+
+
+def _lines(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        for line in text.split("\n"):
+            for start in range(0, len(line), LONGEST_LINE):
+                yield line[start : start + LONGEST_LINE]
+
+
+def _prepared(line: str) -> bytes:
+    """The line as sentencepiece is to see it, with breaks after the spaces that no piece may run over."""
+    line = _SPACE_BEFORE_JAPANESE.sub(" " + BREAK, line.replace(BREAK, ""))
+    return line.encode("utf-8", "replace")
+
+
+def _rounded(model: bytes) -> bytes:
+    pieces = read_model(model).pieces
+    scores = [round(p.score * SCORE_STEPS) / SCORE_STEPS if p.type is PieceType.NORMAL else p.score for p in pieces]
+    return with_scores(model, pieces, scores)
+
+
+def _explained(error: str, config: TokenizerConfig) -> JaneoxError:
+    """sentencepiece's complaint in the words of our settings."""
+    if match := re.search(r"value <= (\d+)", error):
+        return JaneoxError(
+            f"tokenizer.vocab_size = {config.vocab_size} is more than this text can fill: "
+            f"use at most {match[1]}, or more text"
+        )
+    if match := re.search(r"required_chars\. \d+ vs (\d+)", error):
+        return JaneoxError(
+            f"tokenizer.vocab_size = {config.vocab_size} is too small: the special and byte pieces and the single "
+            f"characters alone are {match[1]}; raise it, or lower tokenizer.character_coverage = "
+            f"{config.character_coverage}"
+        )
+    return JaneoxError(f"sentencepiece cannot train on this text: {error}")
+
+
+def _read(inputs: Iterable[Path]) -> Iterator[str]:
+    """Texts of cleaned corpus folders (their train split) and of UTF-8 text files, a line each."""
+    from janeox.corpus.pipeline import cleaned
+
+    with progress("reading", unit="characters") as bar:
+        for path in inputs:
+            try:
+                if path.is_dir():
+                    texts = (document.text for document in cleaned(path, "train"))
+                    for text in texts:
+                        bar.advance(len(text))
+                        yield text
+                else:
+                    with path.open(encoding="utf-8") as lines:
+                        for line in lines:
+                            bar.advance(len(line))
+                            yield line
+            except UnicodeDecodeError as error:
+                raise JaneoxError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+            except OSError as error:
+                raise JaneoxError(f"{path}: cannot be read ({error.strerror})") from error
