@@ -9,7 +9,7 @@ from rich.table import Table
 
 from janeox.atomic import new_folder
 from janeox.config import Tokenize
-from janeox.corpus.pipeline import cleaned, num_documents
+from janeox.corpus.pipeline import SPLITS, cleaned, read_report
 from janeox.errors import JaneoxError
 from janeox.progress import progress
 from janeox.shards import ShardFile, Shards, ShardWriter, write_manifest
@@ -25,14 +25,18 @@ def tokenize_corpus(corpus: Path, tokenizer: Tokenizer, out: Path) -> Shards:
         JaneoxError: `corpus` is not a cleaned corpus, or its training part is empty, or the disk is full.
     """
     files: list[ShardFile] = []
-    with new_folder(out) as folder, progress("tokenize", num_documents(corpus), "documents") as bar:
-        for split in ("train", "valid"):
+    eos = tokenizer.eos_token_id
+    if eos is None:
+        raise JaneoxError(f"{tokenizer.where}: has no </s>, with which every document must end")
+    total = sum(source[split]["documents"] for source in read_report(corpus)["sources"].values() for split in SPLITS)
+    with new_folder(out) as folder, progress("tokenize", total, "documents") as bar:
+        for split in SPLITS:
             for source, documents in itertools.groupby(cleaned(corpus, split), key=lambda document: document.source):
                 row = ShardFile(split, source, f"{split}/{source}-00000", 0, 0, 0, 0)
                 with ShardWriter(folder / row.name, tokenizer.vocab_size) as writer:
                     for texts in _batches(document.text for document in documents):
                         for text, ids in zip(texts, tokenizer.batch(texts), strict=True):
-                            writer.append([*ids, tokenizer.eos_token_id])
+                            writer.append([*ids, eos])
                             row.num_documents += 1
                             row.num_tokens += len(ids) + 1
                             row.num_chars += len(text)
@@ -41,7 +45,7 @@ def tokenize_corpus(corpus: Path, tokenizer: Tokenizer, out: Path) -> Shards:
                 files.append(row)
         if not any(row.split == "train" for row in files):
             raise JaneoxError(f"{corpus}: no training documents there")
-        write_manifest(folder, tokenizer.vocab_size, tokenizer.eos_token_id, tokenizer.fingerprint, files)
+        write_manifest(folder, tokenizer.vocab_size, eos, tokenizer.fingerprint, files)
     return Shards(out)
 
 

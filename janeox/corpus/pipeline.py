@@ -187,15 +187,29 @@ def _why_empty(sources: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
+def read_report(out: Path) -> dict[str, Any]:
+    """The report of a cleaned corpus.
+
+    Raises:
+        JaneoxError: `out` is missing or not a cleaned corpus.
+    """
+    if not (out / REPORT).is_file():
+        what = "is not a cleaned corpus (it has no report.json)" if out.exists() else "no such folder"
+        raise JaneoxError(f"{out}: {what}; make one with janeox clean")
+    try:
+        report: dict[str, Any] = json.loads((out / REPORT).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise JaneoxError(f"{out / REPORT}: damaged ({error}); clean it again") from error
+    return report
+
+
 def cleaned(out: Path, split: str) -> Iterator[Document]:
     """The documents of a split of a cleaned corpus, by source and in the order they were written.
 
     Raises:
         JaneoxError: `out` is missing or not a cleaned corpus, has no such split, or was changed since.
     """
-    if not (out / REPORT).is_file():
-        what = "is not a cleaned corpus (it has no report.json)" if out.exists() else "no such folder"
-        raise JaneoxError(f"{out}: {what}; make one with janeox clean")
+    read_report(out)
     if split not in SPLITS:
         raise JaneoxError(f"split {split!r}: a cleaned corpus has {' and '.join(SPLITS)}")
     for path in sorted((out / split).glob("*.jsonl.gz")):
