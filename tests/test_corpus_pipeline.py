@@ -25,7 +25,10 @@ EMBEDDED = {name: str(ROOT / "data" / name) for name in ("cc100", "wiki", "mc4")
 
 
 def prose(number: int) -> str:
-    return f"これは{number}番目の文書である。ひらがなの多い、ふつうの文章がつづいてゆき、五十文字をこえたところで、ようやく終わる。"
+    return (
+        f"これは{number}番目の文書である。"
+        + "ひらがなの多い、ふつうの文章が、五十文字をこえるまで、ゆっくりとつづいてゆく。"
+    )
 
 
 def corpus(folder: Path, *texts: str, name: str = "a.txt") -> str:
