@@ -5,7 +5,7 @@ import time
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from janeox.corpus.clean import (
@@ -18,6 +18,8 @@ from janeox.corpus.clean import (
     without_wiki_residue,
 )
 from janeox.corpus.document import Document
+
+relaxed = settings(deadline=None)  # the first example pays for the imports
 
 PROSE = "西田幾多郎は、日本を代表する哲学者である。京都学派の創始者であり、『善の研究』を著したことで知られている。"
 
@@ -41,6 +43,7 @@ def test_normalize(raw, wanted):
     assert normalize(raw) == wanted
 
 
+@relaxed
 @given(st.text())
 def test_normalize_is_settled_and_loses_no_letter(text):
     once = normalize(text)
@@ -103,6 +106,7 @@ def test_clean_applies_what_the_kind_calls_for():
     assert clean(Document(raw, "s", "1", "f:1", "wiki")) == "配列を返す。\nメニュー\n終"
 
 
+@relaxed
 @given(
     st.text(st.sampled_from("あ漢a \u3000[]{}\\^（）1注要\n>©かゝ\u3099"), max_size=60),
     st.sampled_from(["text", "json", "wiki"]),
@@ -110,9 +114,10 @@ def test_clean_applies_what_the_kind_calls_for():
 def test_cleaning_only_takes_away(text, kind):
     cleaned = clean(Document(text, "s", "1", "f:1", kind))
     assert len(cleaned) <= len(text)
-    rest = iter(unicodedata.normalize("NFC", text))
-    spaces = re.compile(r"\s")
-    assert all(any(char == other for other in rest) for char in spaces.sub("", unicodedata.normalize("NFC", cleaned)))
+    # Decomposed, since taking something away can bring a kana and its voicing mark together.
+    rest = iter(unicodedata.normalize("NFD", text))
+    left = re.sub(r"\s", "", unicodedata.normalize("NFD", cleaned))
+    assert all(any(char == other for other in rest) for char in left)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +138,7 @@ def test_reason_to_drop(text, kind, reason):
     assert reason_to_drop(text, kind, min_chars=50) == reason
 
 
+@relaxed
 @given(st.text(st.sampled_from("あゝがア・ー漢々〆。、！aA1 \n\u3000é𠮷"), min_size=1))
 def test_shares_as_counted_one_by_one(text):
     solid = [char for char in text if not char.isspace()]
