@@ -78,8 +78,9 @@ _TEMPLATE = re.compile(r"\{\{[^{}]*\}\}")
 _FORMULA = re.compile(r"\{?\\displaystyle")
 _BRACE = re.compile("[{}]")
 _NO_JAPANESE = re.compile("[^\u3041-\u9fff\n]*")
-# Notes stand at a page's end, each behind its backlink: " ^ 『善の研究』 p. 12. ^ a b …"; rinna.
-_FOOTNOTES = re.compile(r"(?:^|(?<=\s))\^ (?=\D)")
+# Notes stand at a page's end, each behind its backlink: " ^ 『善の研究』 p. 12. ^ a b …"; rinna. The caret of a power
+# has a letter or digit of a formula before it.
+_FOOTNOTES = re.compile(r"(?:^|(?<=[^\x00-\x7f]\s)|(?<=\.\s))\^ (?=\D)", re.MULTILINE)
 # What references and readings in other scripts leave behind when they go.
 _HOLLOW = re.compile(r"（[\s、，,；;：:]*）|\([\s,;:]*\)")
 
@@ -90,8 +91,7 @@ def without_wiki_residue(text: str) -> str:
     while before != text:  # innermost first: templates nest
         before, text = text, _TEMPLATE.sub("", text)
     text = _without_formulas(text)
-    # A caret in the first half is more likely a power than a note.
-    notes = _FOOTNOTES.search(text, len(text) // 2)
+    notes = _FOOTNOTES.search(text, len(text) // 4)  # before that it is hardly the end
     if notes:
         text = text[: notes.start()]
     return _HOLLOW.sub("", _REFERENCE.sub("", text))

@@ -35,8 +35,8 @@ def clean_corpus(config: CorpusConfig, out: Path) -> dict[str, Any]:
     80 bytes for each kept document (its hash), and the longest document.
 
     Raises:
-        JaneoxError: a source matches no file, a file cannot be read, nothing is left to train on, the disk is full,
-            or `out` holds something else. `out` then is as it was.
+        JaneoxError: a source matches no file or holds no document, a file cannot be read, nothing is left to train on,
+            the disk is full, or `out` holds something else. `out` then is as it was.
     """
     files = source_files(config)
     if out.exists() and not (out / REPORT).is_file() and (not out.is_dir() or any(out.iterdir())):
@@ -45,6 +45,9 @@ def clean_corpus(config: CorpusConfig, out: Path) -> dict[str, Any]:
     seen: set[int] = set()
     with new_folder(out) as folder, progress("cleaning", size, "bytes") as bar:
         sources = {name: _clean_source(name, paths, config, folder, seen, bar) for name, paths in files.items()}
+        for name, source in sources.items():
+            if not source["in"]["documents"]:
+                raise JaneoxError(f"empty corpus: source {name} holds no document; {_why_empty({name: source})}")
         report = {"min_chars": config.min_chars, "valid_fraction": config.valid_fraction, "sources": sources}
         if not any(source["train"]["documents"] for source in sources.values()):
             raise JaneoxError(f"empty corpus: no document is left to train on; {_why_empty(sources)}")
@@ -135,8 +138,10 @@ def _clean_source(
 
 
 def text_hash(encoded: bytes) -> int:
-    """64 bits of BLAKE2b of a text's UTF-8: tells duplicates (one false one expected per 6 billion documents) and
-    chooses the split."""
+    """64 bits of BLAKE2b of a text's UTF-8. They tell duplicates and choose the split.
+
+    Among 6 billion documents one is expected to be taken for a duplicate that is none.
+    """
     return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "big")
 
 

@@ -136,10 +136,11 @@ def _kind(path: Path, stream: io.BufferedReader) -> Kind:
         name = name.removesuffix(ending)
     if name.endswith(ROWS):
         return "json"
-    if b"\0" in head:
+    readable = len(head.replace(b"\0", b"").decode("utf-8", "ignore").encode("utf-8"))
+    if readable < 0.7 * len(head):  # a real corpus has a broken byte here and there
         raise JaneoxError(
-            f"{path}: is neither text nor an archive that is read; known are text, JSON lines and CirrusSearch rows, "
-            "plain or packed with xz, gzip or bzip2"
+            f"{path}: is neither UTF-8 text nor an archive that is read; known are text, JSON lines and CirrusSearch "
+            "rows, plain or packed with xz, gzip or bzip2. Text in Shift_JIS: iconv -f CP932 -t UTF-8 FILE > NEW.txt"
         )
     return "text" if name.endswith(TEXT) or not head.lstrip().startswith(b"{") else "json"
 
