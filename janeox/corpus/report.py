@@ -63,4 +63,4 @@ def show_hints(report: dict[str, Any], out: Path, console: Console) -> None:
     if report["valid_fraction"] and not any(source["valid"]["documents"] for source in report["sources"].values()):
         console.print("no document was held out for validation; raise corpus.valid_fraction")
     console.print(f"corpus: {out}  (what was dropped and why: {out / 'report.json'})", highlight=False, markup=False)
-    console.print("next:   janeox tokenizer RECIPE.toml", highlight=False, markup=False)
+    console.print("next:   janeox train-tokenizer --input {out}", highlight=False, markup=False)
