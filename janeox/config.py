@@ -277,19 +277,18 @@ class SamplingConfig:
 class Tokenize:
     """Clean documents → token shards (.bin/.idx, as gpt-neox and Megatron read them)."""
 
-    corpus: Path = Path("runs/run/corpus")
-    """Folder made by `janeox clean`."""
-    tokenizer: Path = Path("runs/run/tokenizer")
-    """Folder with spiece.model."""
-    out: Path = Path("runs/run/shards")
+    out: Path = Path("runs/run")
+    """Folder of the run; its corpus/ is read, the shards appear in its shards/."""
+    tokenizer_folder: Path | None = None
+    """Folder with spiece.model; none: the run's own tokenizer/."""
 
 
 @dataclass
 class Clean:
     """Raw files → clean documents, without duplicates, split into train and valid."""
 
-    out: Path = Path("runs/run/corpus")
-    """Folder of the cleaned corpus; it appears when everything is done."""
+    out: Path = Path("runs/run")
+    """Folder of the run; the cleaned corpus appears in its corpus/ when everything is done."""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
 
 
@@ -297,10 +296,10 @@ class Clean:
 class TrainTokenizer:
     """Cleaned text → a tokenizer folder that sentencepiece, transformers and tokenizers all read alike."""
 
-    out: Path = Path("runs/run/tokenizer")
-    """Folder of the tokenizer."""
+    out: Path = Path("runs/run")
+    """Folder of the run; the tokenizer appears in its tokenizer/."""
     input: tuple[Path, ...] = ()
-    """Cleaned corpus folders (their training split is read) or UTF-8 text files."""
+    """Cleaned corpus folders (their training split is read) or UTF-8 text files; none: the run's own corpus/."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
 
 
@@ -310,10 +309,10 @@ class Pretrain:
 
     out: Path = Path("runs/run")
     """Folder of the run: config.toml, metrics.jsonl, state/, model/, loss.png."""
-    shards: Path = Path("runs/run/shards")
-    """Folder made by `janeox tokenize`."""
-    tokenizer: Path = Path("runs/run/tokenizer")
-    """The tokenizer that made the shards."""
+    shards: Path | None = None
+    """Folder of token shards; none: the run's own shards/."""
+    tokenizer_folder: Path | None = None
+    """The tokenizer that made the shards; none: the run's own tokenizer/."""
     model: GPTNeoXConfig = field(default_factory=GPTNeoXConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

@@ -7,7 +7,7 @@ trained over another one, that is an error.
 
 import hashlib
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -56,10 +56,9 @@ def run(settings: Run) -> None:
         steps.finish("shards", marks)
     shards = Shards(out / "shards")
     if steps.start("model", marks):
-        shared = {
-            field.name: getattr(settings, field.name) for field in fields(Pretrain) if hasattr(settings, field.name)
-        }
-        run_pretrain(Pretrain(shards=out / "shards", tokenizer=out / "tokenizer", **shared))
+        run_pretrain(
+            Pretrain(out, model=settings.model, data=settings.data, optim=settings.optim, train=settings.train)
+        )
         steps.finish("model", marks)
     if steps.start("evaluation", marks):
         _evaluate(settings, shards)

@@ -24,7 +24,7 @@ from janeox.train import Task, train
 
 # Settings that may change between two starts of one run: they move or show the work, and do not change its result.
 FREE = {"train.device", "train.compile", "train.save_every", "train.evaluate_every", "train.sample_every",
-        "train.sample_prompt", "train.log_every", "out", "shards", "tokenizer"}  # fmt: skip
+        "train.sample_prompt", "train.log_every", "out", "shards", "tokenizer_folder"}  # fmt: skip
 
 
 def next_token_objective(model: GPTNeoX, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,7 +42,8 @@ def run_pretrain(settings: Pretrain) -> None:
         KeyboardInterrupt: stopped by a signal, after saving.
     """
     out, data = settings.out, settings.data
-    shards, tokenizer = Shards(settings.shards), Tokenizer.load(settings.tokenizer)
+    shards = Shards(settings.shards or out / "shards")
+    tokenizer = Tokenizer.load(settings.tokenizer_folder or out / "tokenizer")
     _check_fit(settings, shards, tokenizer)
     _check_same_run(settings)
     rows = data.batch_tokens // data.sequence_length
@@ -73,7 +74,7 @@ def run_pretrain(settings: Pretrain) -> None:
         objective=next_token_objective,
         validate=validate,
         sample=sample,
-        data=hashlib.sha256((settings.shards / MANIFEST).read_bytes()).hexdigest()[:16],
+        data=hashlib.sha256((shards.folder / MANIFEST).read_bytes()).hexdigest()[:16],
         num_steps=num_steps,
         tokens_per_step=data.batch_tokens,
     )
@@ -99,11 +100,11 @@ def _check_fit(settings: Pretrain, shards: Shards, tokenizer: Tokenizer) -> None
     model, data = settings.model, settings.data
     if shards.tokenizer != tokenizer.fingerprint:
         raise JaneoxError(
-            f"{settings.shards} was not made with the tokenizer in {settings.tokenizer}; run `janeox tokenize` with it"
+            f"{shards.folder} was not made with the tokenizer {tokenizer.where}; run `janeox tokenize` with it"
         )
     if tokenizer.vocab_size > model.vocab_size:
         raise JaneoxError(
-            f"model.vocab_size = {model.vocab_size}, but the tokenizer in {settings.tokenizer} has "
+            f"model.vocab_size = {model.vocab_size}, but the tokenizer {tokenizer.where} has "
             f"{tokenizer.vocab_size} pieces; set model.vocab_size = {tokenizer.vocab_size}"
         )
     for name in ("bos_token_id", "eos_token_id"):

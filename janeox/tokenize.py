@@ -70,6 +70,9 @@ def summary(shards: Shards) -> Table:
 
 def run_tokenize(settings: Tokenize) -> None:
     """The verb `tokenize`."""
-    shards = tokenize_corpus(settings.corpus, Tokenizer.load(settings.tokenizer), settings.out)
+    out = settings.out
+    shards = tokenize_corpus(
+        out / "corpus", Tokenizer.load(settings.tokenizer_folder or out / "tokenizer"), out / "shards"
+    )
     Console().print(summary(shards))
-    print(f"Shards are in {settings.out}")
+    print(f"shards: {shards.folder}\nnext:   janeox pretrain RECIPE.toml")

@@ -48,11 +48,12 @@ def _cells(numbers: list[int]) -> list[str]:
 
 
 def run_clean(settings: Clean) -> None:
-    """`janeox clean`: cleans the recipe's sources into `settings.out`, prints what came of it and what to type next."""
-    report = clean_corpus(settings.corpus, settings.out)
+    """The verb `clean`: cleans the recipe's sources into the run's corpus/, prints what came of it and what is next."""
+    out = settings.out / "corpus"
+    report = clean_corpus(settings.corpus, out)
     console = Console()
     console.print(table(report))
-    show_hints(report, settings.out, console)
+    show_hints(report, out, console)
 
 
 def show_hints(report: dict[str, Any], out: Path, console: Console) -> None:
@@ -63,4 +64,4 @@ def show_hints(report: dict[str, Any], out: Path, console: Console) -> None:
     if report["valid_fraction"] and not any(source["valid"]["documents"] for source in report["sources"].values()):
         console.print("no document was held out for validation; raise corpus.valid_fraction")
     console.print(f"corpus: {out}  (what was dropped and why: {out / 'report.json'})", highlight=False, markup=False)
-    console.print("next:   janeox train-tokenizer --input {out}", highlight=False, markup=False)
+    console.print("next:   janeox train-tokenizer RECIPE.toml", highlight=False, markup=False)
