@@ -31,7 +31,8 @@ def save_state(folder: Path, step: int, data: str, model: GPTNeoX, optimizers: l
     weights, optimizer = get_state_dict(model, optimizers)
     with new_folder(folder) as new:
         try:
-            dcp.save({"model": weights, "optimizer": optimizer, "step": step, "data": data}, checkpoint_id=new)
+            state = {"model": weights, "optimizer": optimizer, "step": step, "data": data}
+            dcp.save(state, checkpoint_id=new, no_dist=not torch.distributed.is_initialized())
         except CheckpointException as error:
             raise _os_error(error) from error
 
@@ -45,7 +46,7 @@ def load_state(folder: Path, data: str, model: GPTNeoX, optimizers: list[torch.o
     weights, optimizer = get_state_dict(model, optimizers)
     state: dict[str, Any] = {"model": weights, "optimizer": optimizer, "step": 0, "data": ""}
     try:
-        dcp.load(state, checkpoint_id=folder)
+        dcp.load(state, checkpoint_id=folder, no_dist=not torch.distributed.is_initialized())
     except (CheckpointException, OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise JaneoxError(f"{folder}: cannot go on from it ({reason}); remove the folder to train anew") from error
