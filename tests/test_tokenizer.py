@@ -20,6 +20,7 @@ from janeox.tokenizer import StreamDecoder, Tokenizer
 from janeox.tokenizer_model import PieceType
 from janeox.tokenizer_train import LONGEST_LINE, run_train_tokenizer, sample_lines, train_tokenizer
 
+SPECIAL = ["[PAD]", "[UNK]", "<s>", "</s>", "[CLS]", "[SEP]", "[MASK]"]
 LINES = HARD_STRINGS + generated_lines(500, seed=1)
 
 
@@ -66,7 +67,9 @@ class TestEncode:
 
     def test_no_text_becomes_a_control_or_byte_piece(self, tokenizer):
         hidden = [piece.text for piece in tokenizer.file.pieces if piece.type is not PieceType.NORMAL]
-        controls = {id for id, p in enumerate(tokenizer.file.pieces) if p.type in (PieceType.CONTROL, PieceType.UNKNOWN)}
+        controls = {
+            id for id, p in enumerate(tokenizer.file.pieces) if p.type in (PieceType.CONTROL, PieceType.UNKNOWN)
+        }
         for text in [*hidden, "".join(hidden), "a".join(hidden)]:
             ids = tokenizer.encode(text)
             assert not controls & set(ids)
@@ -159,14 +162,16 @@ class TestDecode:
     ],
 )
 def test_streaming_of_models_by_other_makers(works, options):
-    text = "\n".join(works[:6]).replace("。", "。 ")
+    text = "\n".join(works[:10]).replace("。", "。 ")
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(text.split("\n")),
         model_writer=model,
         minloglevel=2,
         num_threads=2,
-        **({"vocab_size": 1000, "character_coverage": 0.9, "byte_fallback": True, "hard_vocab_limit": False} | options),
+        **(
+            {"vocab_size": 2000, "character_coverage": 0.98, "byte_fallback": True, "hard_vocab_limit": False} | options
+        ),
     )
     tokenizer = Tokenizer(model.getvalue())
     assert (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id) == (None, 0, 1)
@@ -181,7 +186,7 @@ class TestFile:
         assert len(tokenizer) == tokenizer.vocab_size == tokenizer.processor.vocab_size() == 2000
         ids = (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
         assert ids == (0, 1, 2, 3)
-        assert [piece.text for piece in tokenizer.file.pieces[:7]] == "[PAD] [UNK] <s> </s> [CLS] [SEP] [MASK]".split()
+        assert [piece.text for piece in tokenizer.file.pieces[:7]] == SPECIAL
 
     def test_our_reading_of_the_file_is_sentencepieces(self, tokenizer, oracle):
         for id, piece in enumerate(tokenizer.file.pieces):
@@ -244,7 +249,9 @@ class TestTrain:
 
     def test_vocabulary_too_large_names_the_limit(self, works):
         config = replace(SMALL, vocab_size=100_000)
-        with pytest.raises(JaneoxError, match=r"tokenizer\.vocab_size = 100000 is more than .* use at most \d+") as error:
+        with pytest.raises(
+            JaneoxError, match=r"tokenizer\.vocab_size = 100000 is more than .* use at most \d+"
+        ) as error:
             train_tokenizer(works[:3], config)
         limit = int(str(error.value).split("use at most ")[1].split(",")[0])
         assert len(train_tokenizer(works[:3], replace(config, vocab_size=limit))) == limit
@@ -252,6 +259,11 @@ class TestTrain:
     def test_vocabulary_too_small_names_the_need(self, works):
         with pytest.raises(JaneoxError, match=r"tokenizer\.vocab_size = 300 is too small: .* alone are \d+"):
             train_tokenizer(works[:3], replace(SMALL, vocab_size=300))
+
+    @pytest.mark.parametrize("coverage", [0.97, 1.01])
+    def test_coverage_out_of_range(self, works, coverage):
+        with pytest.raises(JaneoxError, match=rf"tokenizer\.character_coverage = {coverage}: .* between 0\.98 and 1"):
+            train_tokenizer(works, replace(SMALL, character_coverage=coverage))
 
     def test_verb(self, works, tmp_path, capfd):
         (tmp_path / "a.txt").write_text("\n".join(works[:4]), encoding="utf-8")
