@@ -5,6 +5,7 @@ the settings have been read, so every `--help` is instant.
 """
 
 import importlib
+import itertools
 import re
 import sys
 from dataclasses import dataclass
@@ -21,15 +22,32 @@ class Verb:
     function: str
     """`module:function`, imported when the verb runs."""
     summary: str
+    positional: str = ""
+    """Setting that bare arguments give."""
 
 
 VERBS = {
     "run": Verb(config.Run, "janeox.pipeline:run", "all steps of a recipe: raw text → a model that speaks"),
+    "clean": Verb(config.Clean, "janeox.corpus.report:run_clean", "raw files → clean documents, split in two"),
+    "train-tokenizer": Verb(
+        config.TrainTokenizer,
+        "janeox.tokenizer_train:run_train_tokenizer",
+        "clean documents → a sentencepiece tokenizer",
+    ),
+    "tokenize": Verb(config.Tokenize, "janeox.tokenize:run_tokenize", "clean documents → token shards"),
+    "pretrain": Verb(
+        config.Pretrain, "janeox.pretrain:run_pretrain", "token shards → a model; goes on where it stopped"
+    ),
+    "evaluate": Verb(
+        config.Evaluate, "janeox.commands:run_evaluate", "perplexity and bits per byte of texts", positional="input"
+    ),
+    "generate": Verb(config.Generate, "janeox.commands:run_generate", "continues a text", positional="prompt"),
+    "plot": Verb(config.Plot, "janeox.plot:run_plot", "draws the loss of a run", positional="run"),
 }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one verb. Returns its exit status: 1 for bad input (one line on stderr), 2 for a wrong call, 130 on Ctrl-C."""
+    """Runs one verb. Returns its exit status: 1 for bad input (one line on stderr), 2 a wrong call, 130 Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(overview())
@@ -39,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"janeox: unknown verb {name!r}{recipe.nearest(name, VERBS)}", file=sys.stderr)
         return 2
     try:
-        settings = parse(VERBS[name].settings, f"janeox {name}", rest)
+        settings = parse(VERBS[name], f"janeox {name}", rest)
         module, function = VERBS[name].function.split(":")
         getattr(importlib.import_module(module), function)(settings)
     except JaneoxError as error:
@@ -63,20 +81,25 @@ def overview() -> str:
     return "\n".join(lines)
 
 
-def parse(cls: type, program: str, arguments: list[str]) -> Any:
-    """Settings of a verb: the class's defaults, then a recipe, then `section.key=value` and flags."""
+def parse(verb: Verb, program: str, arguments: list[str]) -> Any:
+    """Settings of a verb: its defaults, then a recipe, then `section.key=value` and flags."""
     import tyro
 
+    cls = verb.settings
     default: Any = None
     if arguments and arguments[0].endswith(".toml"):
         default = recipe.read_recipe(cls, Path(arguments[0]))
         arguments = arguments[1:]
-    flags = [f"--{a}" if re.match(r"[a-z_]+(\.[a-z_0-9]+)+=", a) else a for a in arguments]
+    bare = list(itertools.takewhile(lambda argument: argument == "-" or not argument.startswith("-"), arguments))
+    if verb.positional and bare:
+        arguments = [f"--{verb.positional}", *arguments]
+    else:
+        arguments = [f"--{a}" if re.match(r"[a-z_]+(\.[a-z_0-9]+)*=", a) else a for a in arguments]
     return tyro.cli(
         cls,
         prog=program,
         description=cls.__doc__,
-        args=flags,
+        args=arguments,
         default=cls() if default is None else default,
         config=(tyro.conf.FlagConversionOff, tyro.conf.HelptextFromCommentsOff),
     )

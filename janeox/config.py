@@ -15,11 +15,18 @@ class CorpusConfig:
     """Raw files → clean documents, split into train and valid."""
 
     sources: dict[str, str] = field(default_factory=dict)
-    """Name of each source → its files, as a path or glob. The format is read off the file."""
+    """Name of each source → its files, as a path, glob or folder. The format is read off the file."""
     valid_fraction: float = 0.01
     """Share of documents held out for validation, chosen by a hash of the document's text."""
     min_chars: int = 50
-    """Shorter documents are dropped."""
+    """Documents of fewer characters, once cleaned, are dropped."""
+
+    def __post_init__(self) -> None:
+        """Raises JaneoxError where a value has no meaning."""
+        if not 0 <= self.valid_fraction < 1:
+            raise JaneoxError(f"corpus.valid_fraction = {self.valid_fraction}: must be at least 0 and below 1")
+        if self.min_chars < 1:
+            raise JaneoxError(f"corpus.min_chars = {self.min_chars}: must be at least 1")
 
 
 @dataclass
@@ -152,6 +159,20 @@ class DataConfig:
     micro_batch_rows: int = 8
     """Rows a forward pass; more need more memory, and never change the result beyond rounding."""
 
+    def __post_init__(self) -> None:
+        """Raises JaneoxError where a value has no meaning or two contradict each other."""
+        for name in ("sequence_length", "batch_tokens", "micro_batch_rows"):
+            if getattr(self, name) < 1:
+                raise JaneoxError(f"data.{name} = {getattr(self, name)}: must be at least 1")
+        if self.batch_tokens % self.sequence_length:
+            raise JaneoxError(
+                f"data.batch_tokens = {self.batch_tokens} is no multiple of data.sequence_length = "
+                f"{self.sequence_length}"
+            )
+        for source, weight in self.weights.items():
+            if not 0 <= weight < float("inf"):
+                raise JaneoxError(f"data.weights.{source} = {weight}: must be 0 or more")
+
 
 @dataclass
 class OptimConfig:
@@ -173,6 +194,14 @@ class OptimConfig:
     """On matrices only; never on biases and norms."""
     clip_norm: float = 1.0
     """Gradient norm above which gradients are scaled down; 0 never does."""
+
+    def __post_init__(self) -> None:
+        """Raises JaneoxError where a value has no meaning."""
+        if not 0 < self.learning_rate < 1:
+            raise JaneoxError(f"optim.learning_rate = {self.learning_rate}: must lie between 0 and 1")
+        for name in ("warmup_fraction", "final_fraction", "beta1", "beta2"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise JaneoxError(f"optim.{name} = {getattr(self, name)}: must lie between 0 and 1")
 
 
 @dataclass
@@ -196,6 +225,15 @@ class TrainConfig:
     """Steps between sample texts in the log; 0 for none."""
     sample_prompt: str = "西田幾多郎は、"
     log_every: int = 10
+    """Steps between rows in metrics.jsonl."""
+    save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Of the weights in the model folder; the state to go on from is always float32."""
+
+    def __post_init__(self) -> None:
+        """Raises JaneoxError where a value has no meaning."""
+        for name in ("tokens", "save_every", "evaluate_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise JaneoxError(f"train.{name} = {getattr(self, name)}: must be at least 1")
 
 
 @dataclass
@@ -236,6 +274,89 @@ class SamplingConfig:
 
 
 @dataclass
+class Tokenize:
+    """Clean documents → token shards (.bin/.idx, as gpt-neox and Megatron read them)."""
+
+    out: Path = Path("runs/run")
+    """Folder of the run; its corpus/ is read, the shards appear in its shards/."""
+    tokenizer_folder: Path | None = None
+    """Folder with spiece.model; none: the run's own tokenizer/."""
+
+
+@dataclass
+class Clean:
+    """Raw files → clean documents, without duplicates, split into train and valid."""
+
+    out: Path = Path("runs/run")
+    """Folder of the run; the cleaned corpus appears in its corpus/ when everything is done."""
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+
+
+@dataclass
+class TrainTokenizer:
+    """Cleaned text → a tokenizer folder that sentencepiece, transformers and tokenizers all read alike."""
+
+    out: Path = Path("runs/run")
+    """Folder of the run; the tokenizer appears in its tokenizer/."""
+    input: tuple[Path, ...] = ()
+    """Cleaned corpus folders (their training split is read) or UTF-8 text files; none: the run's own corpus/."""
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+
+
+@dataclass
+class Pretrain:
+    """Token shards → a model, or further training of one that was stopped."""
+
+    out: Path = Path("runs/run")
+    """Folder of the run: config.toml, metrics.jsonl, state/, model/, loss.png."""
+    shards: Path | None = None
+    """Folder of token shards; none: the run's own shards/."""
+    tokenizer_folder: Path | None = None
+    """The tokenizer that made the shards; none: the run's own tokenizer/."""
+    model: GPTNeoXConfig = field(default_factory=GPTNeoXConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass
+class Evaluate:
+    """Perplexity and bits per byte of texts, each read by itself from its beginning."""
+
+    input: tuple[str, ...] = ()
+    """Files in any of the corpus formats; none: the validation split of the run that made the model."""
+    model: str = ""
+    """Folder or Hugging Face Hub id; empty: the newest of runs/*/model."""
+    stride: int | None = None
+    """Tokens by which the window advances in texts longer than the context; none: half the context."""
+    device: str = "auto"
+    dtype: str = "auto"
+    """auto, float32, float16 or bfloat16."""
+
+
+@dataclass
+class Generate(SamplingConfig):
+    """Continues a text."""
+
+    prompt: str = "西田幾多郎は、"
+    """The text, also as a bare argument; - reads it from standard input."""
+    model: str = ""
+    """Folder or Hugging Face Hub id; empty: the newest of runs/*/model."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:0, mps."""
+    dtype: str = "auto"
+    """auto, float32, float16 or bfloat16."""
+
+
+@dataclass
+class Plot:
+    """metrics.jsonl → loss.png, also while the run goes on."""
+
+    run: Path = Path("runs/run")
+    """Folder of the run."""
+
+
+@dataclass
 class Run:
     """All steps of a recipe, from raw text to a model that speaks; a step that is done is not done again."""
 
@@ -248,13 +369,15 @@ class Run:
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
-
-@dataclass
-class TrainTokenizer:
-    """Cleaned text → a tokenizer folder that sentencepiece, transformers and tokenizers all read alike."""
-
-    out: Path = Path("runs/tokenizer")
-    """Folder of the tokenizer."""
-    input: tuple[Path, ...] = ()
-    """Cleaned corpus folders (their training split is read) or UTF-8 text files."""
-    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    def __post_init__(self) -> None:
+        """Raises JaneoxError where two sections contradict each other."""
+        if self.tokenizer.vocab_size > self.model.vocab_size:
+            raise JaneoxError(
+                f"tokenizer.vocab_size = {self.tokenizer.vocab_size} is larger than model.vocab_size = "
+                f"{self.model.vocab_size}; make them equal"
+            )
+        if self.data.sequence_length > self.model.max_position_embeddings:
+            raise JaneoxError(
+                f"data.sequence_length = {self.data.sequence_length} is longer than model.max_position_embeddings = "
+                f"{self.model.max_position_embeddings}"
+            )

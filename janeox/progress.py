@@ -11,9 +11,9 @@ SECONDS_BETWEEN_LINES = 10.0
 class Progress:
     """Counts finished work. `total` is None where it is not known beforehand."""
 
-    def __init__(self, what: str, total: float | None, unit: str):
-        self.what, self.total, self.unit = what, total, unit
-        self.done = 0.0
+    def __init__(self, what: str, total: float | None, unit: str, start: float):
+        self.what, self.total, self.unit, self.start = what, total, unit, start
+        self.done = start
         self.note = ""
         self.started = time.monotonic()
         self._drawn = self.started
@@ -29,21 +29,26 @@ class Progress:
             self._draw()
 
     def line(self) -> str:
-        elapsed = time.monotonic() - self.started
+        rate = (self.done - self.start) / max(time.monotonic() - self.started, 1e-9)
         parts = [f"{self.what}: {self.done:,.0f}"]
         if self.total:
             parts[0] += f"/{self.total:,.0f} {self.unit} ({min(1.0, self.done / self.total):.0%})"
         else:
             parts[0] += f" {self.unit}"
-        parts.append(f"{self.done / max(elapsed, 1e-9):,.0f}/s")
-        if self.total and self.done:
-            parts.append(f"{clock(elapsed * max(0.0, self.total / self.done - 1))} left")
+        parts.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2f}/s")
+        if self.total and rate > 0:
+            parts.append(f"{clock(max(0.0, self.total - self.done) / rate)} left")
         return ", ".join(parts + ([self.note] if self.note else []))
 
     def _draw(self) -> None:
         end = "" if self._terminal else "\n"
         start = "\r\033[K" if self._terminal else ""
         print(start + self.line(), end=end, file=sys.stderr, flush=True)
+
+    def print(self, text: str) -> None:
+        """Prints a line that stays, above the progress line."""
+        self.clear()
+        print(text, file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Wipes the line, so that something else can be printed."""
@@ -52,9 +57,12 @@ class Progress:
 
 
 @contextmanager
-def progress(what: str, total: float | None = None, unit: str = "") -> Iterator[Progress]:
-    """`with progress("reading", total=size, unit="bytes") as bar: … bar.advance(n)`; writes to stderr."""
-    bar = Progress(what, total, unit)
+def progress(what: str, total: float | None = None, unit: str = "", start: float = 0.0) -> Iterator[Progress]:
+    """`with progress("reading", total=size, unit="bytes") as bar: … bar.advance(n)`; writes to stderr.
+
+    `start` is what was finished before; it does not count towards the speed.
+    """
+    bar = Progress(what, total, unit, start)
     try:
         yield bar
     finally:

@@ -86,11 +86,10 @@ def run_train_tokenizer(settings: TrainTokenizer) -> None:
     Raises:
         JaneoxError: an input is missing or unreadable, or the training cannot be done (see `train_tokenizer`).
     """
-    if not settings.input:
-        raise JaneoxError("input is empty: name cleaned corpus folders or UTF-8 text files")
-    tokenizer = train_tokenizer(_read(settings.input), settings.tokenizer)
-    tokenizer.save(settings.out)
-    print(f"{settings.out}: {tokenizer.vocab_size:,} pieces, fingerprint {tokenizer.fingerprint}")
+    folder = settings.out / "tokenizer"
+    tokenizer = train_tokenizer(_read(settings.input or (settings.out / "corpus",)), settings.tokenizer)
+    tokenizer.save(folder)
+    print(f"{folder}: {tokenizer.vocab_size:,} pieces, fingerprint {tokenizer.fingerprint}")
 
 
 def sample_lines(texts: Iterable[str], sample_chars: int, seed: int) -> list[str]:

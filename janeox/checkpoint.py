@@ -1,0 +1,61 @@
+"""What a run needs to go on: weights, optimizer state and the step, in PyTorch's distributed checkpoint format.
+
+That format belongs to no number of ranks, so a run may go on with more or fewer of them. There is nothing else to save:
+batches are a function of the step.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+from janeox.atomic import new_folder
+from janeox.errors import JaneoxError
+from janeox.model import GPTNeoX
+
+
+def save_state(folder: Path, step: int, data: str, model: GPTNeoX, optimizers: list[torch.optim.Optimizer]) -> None:
+    """Writes `folder`, whole or not at all.
+
+    Args:
+        step: optimizer steps taken.
+        data: fingerprint of the training data.
+
+    Raises:
+        JaneoxError: the disk is full or cannot be written.
+    """
+    weights, optimizer = get_state_dict(model, optimizers)
+    with new_folder(folder) as new:
+        try:
+            dcp.save({"model": weights, "optimizer": optimizer, "step": step, "data": data}, checkpoint_id=new)
+        except CheckpointException as error:
+            raise _os_error(error) from error
+
+
+def load_state(folder: Path, data: str, model: GPTNeoX, optimizers: list[torch.optim.Optimizer]) -> int:
+    """Restores model and optimizers in place; returns the steps taken.
+
+    Raises:
+        JaneoxError: a damaged state, one of another model shape, or one made on other data.
+    """
+    weights, optimizer = get_state_dict(model, optimizers)
+    state: dict[str, Any] = {"model": weights, "optimizer": optimizer, "step": 0, "data": ""}
+    try:
+        dcp.load(state, checkpoint_id=folder)
+    except (CheckpointException, OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise JaneoxError(f"{folder}: cannot go on from it ({reason}); remove the folder to train anew") from error
+    if state["data"] != data:
+        raise JaneoxError(f"{folder}: belongs to a run on other shards; train into another folder, or remove this one")
+    set_state_dict(model, optimizers, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+    return state["step"]
+
+
+def _os_error(error: CheckpointException) -> Exception:
+    """The disk's own error where that is what stopped a save."""
+    causes = [cause for cause, _ in error.failures.values()]
+    return next((cause for cause in causes if isinstance(cause, OSError)), OSError(os.strerror(5), str(error)))

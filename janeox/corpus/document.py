@@ -1,0 +1,21 @@
+"""What readers yield and cleaning passes on."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["text", "json", "wiki"]
+"""What a document was read from: paragraphs between blank lines, a JSON row with `text`, or a CirrusSearch row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text. Paragraphs are lines; there is no line break at its end."""
+
+    text: str
+    source: str
+    """Name of the source in the recipe."""
+    id: str
+    """The corpus's own name for it (page id, URL), or `where` if it has none."""
+    where: str
+    """`file:line` of its first line."""
+    kind: Kind = "text"

@@ -1,0 +1,257 @@
+"""Raw corpus files → documents, streaming: memory does not grow with the file.
+
+Read are CC-100 (paragraphs in lines, documents between empty lines; plain `.txt` likewise), JSON rows with a `text`
+(mC4, JSON lines) and CirrusSearch dumps of Wikipedia, in the form of 2025 (`*-cirrussearch-content.json.gz`) and the
+one since 2026 (`cirrus_search_index/…/*.json.bz2`). Compression is read off the first bytes, not the name: samples of
+CC-100 named `.txt.xz` that hold plain text are in circulation.
+"""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from janeox.corpus.document import Document, Kind
+from janeox.errors import JaneoxError
+
+MAGIC: dict[bytes, Callable[[BinaryIO], Any]] = {b"\xfd7zXZ\x00": lzma.open, b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
+FOREIGN = {
+    b"\x28\xb5\x2f\xfd": "is compressed with zstd, which is not read; repack it: zstd -dc FILE | gzip > FILE.gz",
+    b"PAR1": "is a Parquet file, which is not read; export its rows as JSON lines with a `text` field",
+    b"PK\x03\x04": "is a zip archive, which is not read; unpack it first",
+}
+WIDE = (b"\xff\xfe", b"\xfe\xff")  # byte order marks of UTF-16
+BOM = b"\xef\xbb\xbf"
+COMPRESSED = (".xz", ".gz", ".bz2")
+TEXT = (".txt",)
+ROWS = (".json", ".jsonl", ".ndjson")
+
+MAX_BYTES = 64 * 2**20
+"""A longer row or document is reported and skipped, so that a file without line breaks cannot fill the memory."""
+BUFFER = 2**18
+LINES_PER_REPORT = 64
+
+
+@dataclass
+class BadRows:
+    """Rows that could not be read: how many, and the first few as `file:line: reason`."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, where: str, reason: str) -> None:
+        self.count += 1
+        if len(self.first) < 20:
+            self.first.append(f"{where}: {reason}")
+
+
+Rows = Iterator[tuple[int, bytes | None]]
+"""Line number from 1, and the line without its line break; None for one longer than `MAX_BYTES`."""
+
+
+def known(path: Path) -> bool:
+    """Whether the name is one of a corpus file; decides which files of a folder are read."""
+    name = path.name.lower()
+    for ending in COMPRESSED:
+        name = name.removesuffix(ending)
+    return not name.startswith((".", "_")) and name.endswith(TEXT + ROWS)
+
+
+def read_documents(
+    path: Path, source: str, bad_rows: BadRows, advance: Callable[[int], None] = lambda num_bytes: None
+) -> Iterator[Document]:
+    """Yields the documents of one file in its order. Rows that cannot be read are added to `bad_rows` and passed over.
+
+    `advance` is told, now and then, how many more bytes of the (compressed) file have been read.
+
+    Raises:
+        JaneoxError: the file is missing, of a format that is not read, or an archive that is truncated or damaged;
+            names the file and how far it was read.
+    """
+    line = 0
+    try:
+        with path.open("rb") as file, _unpack(path, file) as stream:
+            kind = _kind(path, stream)
+            reported = 0
+
+            def rows() -> Rows:
+                nonlocal line, reported
+                for line, row in _rows(stream):
+                    yield line, row
+                    if line % LINES_PER_REPORT == 0:
+                        advance(file.tell() - reported)
+                        reported = file.tell()
+                advance(file.tell() - reported)
+
+            read = _paragraphs if kind == "text" else _json_rows
+            yield from read(rows(), path, source, bad_rows)
+    except FileNotFoundError as error:
+        raise JaneoxError(f"{path}: no such file") from error
+    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+        raise _damaged(path, line, error) from error
+    except OSError as error:
+        if error.errno is None:  # bz2 reports damage as an OSError of its own
+            raise _damaged(path, line, error) from error
+        raise JaneoxError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _damaged(path: Path, line: int, error: Exception) -> JaneoxError:
+    return JaneoxError(
+        f"{path}: the archive is truncated or damaged; it was read up to line {line} ({error}). Fetch it again"
+    )
+
+
+def _unpack(path: Path, file: BinaryIO) -> io.BufferedReader:
+    """The file's content. `file` is left at its start."""
+    head = file.read(8)
+    file.seek(0)
+    for magic, reason in FOREIGN.items():
+        if head.startswith(magic):
+            raise JaneoxError(f"{path}: {reason}")
+    for magic, unpack in MAGIC.items():
+        if head.startswith(magic):
+            # Their own readline is Python; that of a BufferedReader around them is not.
+            return io.BufferedReader(unpack(file), BUFFER)
+        if head and len(head) < len(magic) and magic.startswith(head) and path.name.endswith(COMPRESSED):
+            raise EOFError(f"{len(head)} bytes long")
+    return io.BufferedReader(cast(io.RawIOBase, file), BUFFER)
+
+
+def _kind(path: Path, stream: io.BufferedReader) -> Kind:
+    """The format, by name or else by the first bytes. Reads nothing off the stream but a byte order mark."""
+    head = stream.peek(BUFFER)
+    if head.startswith(WIDE):
+        raise JaneoxError(f"{path}: is UTF-16; make it UTF-8: iconv -f UTF-16 -t UTF-8 FILE > NEW.txt")
+    if head.startswith(BOM):
+        stream.read(len(BOM))
+        head = head[len(BOM) :]
+    name = path.name.lower()
+    for ending in COMPRESSED:
+        name = name.removesuffix(ending)
+    if name.endswith(ROWS):
+        return "json"
+    readable = len(head.replace(b"\0", b"").decode("utf-8", "ignore").encode("utf-8"))
+    if readable < 0.7 * len(head):  # a real corpus has a broken byte here and there
+        raise JaneoxError(
+            f"{path}: is neither UTF-8 text nor an archive that is read; known are text, JSON lines and CirrusSearch "
+            "rows, plain or packed with xz, gzip or bzip2. Text in Shift_JIS: iconv -f CP932 -t UTF-8 FILE > NEW.txt"
+        )
+    return "text" if name.endswith(TEXT) or not head.lstrip().startswith(b"{") else "json"
+
+
+def _rows(stream: io.BufferedReader) -> Rows:
+    number = 0
+    while row := stream.readline(MAX_BYTES):
+        number += 1
+        if len(row) == MAX_BYTES and not row.endswith(b"\n"):
+            while (rest := stream.readline(MAX_BYTES)) and not rest.endswith(b"\n"):
+                pass
+            yield number, None
+        else:
+            yield number, row.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def _paragraphs(rows: Rows, path: Path, source: str, bad_rows: BadRows) -> Iterator[Document]:
+    """Documents between blank lines (nothing but ASCII white space on them)."""
+    lines: list[bytes] = []
+    first = size = 0
+    whole = True  # the document so far could be kept
+
+    def document() -> Iterator[Document]:
+        where = f"{path.name}:{first}"
+        try:
+            text = b"\n".join(lines).decode("utf-8")
+        except UnicodeDecodeError as error:
+            line = first + b"\n".join(lines)[: error.start].count(b"\n")
+            bad_rows.add(f"{path.name}:{line}", f"not UTF-8 ({error.reason}); its document is dropped")
+        else:
+            yield Document(text, source, where, where, "text")
+
+    for number, row in rows:
+        if row is not None and not row.strip():
+            if lines and whole:
+                yield from document()
+            lines, size, whole = [], 0, True
+            continue
+        if not lines and whole:
+            first = number
+        size += MAX_BYTES + 1 if row is None else len(row) + 1
+        if size > MAX_BYTES and whole:
+            whole, lines = False, []
+            bad_rows.add(f"{path.name}:{first}", f"document of more than {MAX_BYTES} bytes; empty lines end documents")
+        elif whole and row is not None:
+            lines.append(row)
+    if lines and whole:
+        yield from document()
+
+
+def _json_rows(rows: Rows, path: Path, source: str, bad_rows: BadRows) -> Iterator[Document]:
+    """JSON objects with a `text`; in a CirrusSearch dump each follows a row `{"index":{"_id":…}}` that names it.
+
+    Redirects, pages outside the articles' namespace and empty articles are part of such a dump, so not malformed.
+    """
+    page: str | None = None  # id in the row before, waiting for its document
+    action = 0
+    for number, row in rows:
+        where = f"{path.name}:{number}"
+        if row is not None and not row.strip():
+            continue
+        value, reason = _parse(row)
+        if value is None:
+            bad_rows.add(where, reason)
+            page = None
+            continue
+        index = value.get("index")
+        if isinstance(index, dict) and "text" not in value:
+            if page is not None:
+                bad_rows.add(f"{path.name}:{action}", f"no document follows the row of page {page}")
+            page, action = str(index.get("_id", where)), number
+            continue
+        kind: Kind = "json" if page is None else "wiki"
+        name = page if page is not None else value.get("id", value.get("url"))
+        page = None
+        if kind == "wiki" and (value.get("namespace", 0) != 0 or value.get("page_type") == "redirect"):
+            continue
+        text = value.get("text")
+        if not isinstance(text, str):
+            bad_rows.add(where, "no `text`, or one that is not a string")
+        elif not text and kind == "wiki":
+            continue
+        elif _lone_surrogate(text):
+            bad_rows.add(where, "`text` holds half a surrogate pair, which is no character")
+        else:
+            yield Document(text, source, _identity(name, where), where, kind)
+    if page is not None:
+        bad_rows.add(f"{path.name}:{action}", f"no document follows the row of page {page}")
+
+
+def _parse(row: bytes | None) -> tuple[dict[str, Any] | None, str]:
+    """The row's JSON object, or None and what is wrong with it."""
+    if row is None:
+        return None, f"row of more than {MAX_BYTES} bytes"
+    try:
+        value = json.loads(row.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return None, f"not UTF-8 ({error.reason})"
+    except (ValueError, RecursionError) as error:
+        return None, f"not JSON ({error})"
+    return (value, "") if isinstance(value, dict) else (None, "not a JSON object")
+
+
+def _identity(name: Any, where: str) -> str:
+    usable = isinstance(name, (str, int)) and name != "" and not _lone_surrogate(str(name))
+    return str(name) if usable else where
+
+
+def _lone_surrogate(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False

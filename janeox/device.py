@@ -1,0 +1,54 @@
+"""Where a model runs and in what precision."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from janeox.errors import JaneoxError
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first GPU, then Apple's, then the CPU.
+
+    Raises:
+        JaneoxError: no such device on this machine.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise JaneoxError(f"device {name!r} is not to be had on this machine; use auto, cpu, cuda or mps") from error
+    return device
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 products are faster there than float32: a GPU since Ampere, a CPU with AVX512-BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def pick_dtype(name: str, device: torch.device, stored: torch.dtype = torch.float32) -> torch.dtype:
+    """The dtype to compute in: `auto` keeps a stored half precision where the hardware is fast in it.
+
+    Raises:
+        JaneoxError: an unknown name.
+    """
+    if name == "auto":
+        halves = (torch.float16, torch.bfloat16)
+        return stored if stored in halves and (device.type != "cpu" or fast_bfloat16(device)) else torch.float32
+    dtype = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}.get(name)
+    if dtype is None:
+        raise JaneoxError(f"dtype {name!r}: use auto, float32, float16 or bfloat16")
+    return dtype
+
+
+def autocast(name: str, device: torch.device) -> AbstractContextManager:
+    """Products in bfloat16 over float32 weights where `name` is bfloat16, or auto and the hardware is fast in it."""
+    if name == "bfloat16" or (name == "auto" and fast_bfloat16(device)):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()

@@ -1,0 +1,58 @@
+"""Next-token loss without a table of all logits: the head is applied to a slice of the tokens at a time.
+
+At 32,000 pieces the logits and their gradient are by far the largest tensors of a training step. Here the gradient of a
+slice is computed while its logits are at hand, so they never exist for all tokens at once.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = 1 << 28  # of float32 logits alive at a time
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        needs_grad = ctx.needs_input_grad[0]
+        head = weight.to(hidden.dtype)
+        losses = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+        grad_hidden = torch.empty_like(hidden) if needs_grad else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        rows = max(1, CHUNK_BYTES // (4 * len(weight)))
+        for start in range(0, len(targets), rows):
+            part = slice(start, start + rows)
+            logits = (hidden[part] @ head.T).float()  # (rows, V)
+            log_sum = logits.logsumexp(dim=1, keepdim=True)
+            wanted = targets[part, None].clamp(min=0)
+            losses[part] = (log_sum - logits.gather(1, wanted))[:, 0]
+            if grad_hidden is None:
+                continue
+            grad = logits.sub_(log_sum).exp_()  # softmax
+            grad.scatter_add_(1, wanted, grad.new_full(wanted.shape, -1.0))
+            grad[targets[part] < 0] = 0.0
+            grad = grad.to(hidden.dtype)
+            grad_hidden[part] = grad @ head
+            if grad_weight is not None:
+                grad_weight += grad.T @ hidden[part]
+        losses.masked_fill_(targets < 0, 0.0)
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        return losses.sum()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        grad_hidden, grad_weight = ctx.saved_tensors
+        scale = grad_outputs[0]
+        return grad_hidden * scale, None if grad_weight is None else grad_weight * scale, None
+
+
+def next_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Sum over tokens of −log p(target), in nats, as a float32 scalar.
+
+    Args:
+        hidden: (N, C) what the head reads.
+        weight: (V, C) the head, `embed_out.weight`.
+        targets: (N,) ids; −1 where nothing is to be predicted.
+    """
+    return _LinearCrossEntropy.apply(hidden, weight, targets)

@@ -1,0 +1,280 @@
+"""GPT-NeoX: the whole model, its KV cache, and how it is opened and saved.
+
+Parameter names are those of the checkpoint files, so nothing is ever converted.
+Shapes in comments: B batch, T tokens of this call, S tokens seen so far (cached ones included), C hidden, H heads,
+D head size, R rotated part of D, V vocabulary.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from janeox.atomic import new_folder
+from janeox.config import GPTNeoXConfig
+from janeox.errors import JaneoxError
+from janeox.weights import read_json, read_weights, write_weights
+
+GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_fast": "tanh", "gelu_pytorch_tanh": "tanh"}
+
+
+class KVCache:
+    """Keys and values of the tokens seen so far, in memory reserved once.
+
+    Args:
+        capacity: the most tokens a row can hold, padding included.
+    """
+
+    def __init__(self, config: GPTNeoXConfig, batch_size: int, capacity: int, dtype: torch.dtype, device: torch.device):
+        shape = (config.num_hidden_layers, batch_size, config.num_attention_heads, capacity, config.head_dim)
+        self.keys = torch.empty(shape, dtype=dtype, device=device)  # (L, B, H, capacity, D)
+        self.values = torch.empty(shape, dtype=dtype, device=device)
+        self.length = 0
+
+    @property
+    def capacity(self) -> int:
+        return self.keys.shape[3]
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores one layer's new (B, H, T, D) behind the `length` known ones; returns all of them, (B, H, S, D)."""
+        end = self.length + keys.shape[2]
+        self.keys[layer, :, :, self.length : end] = keys
+        self.values[layer, :, :, self.length : end] = values
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    def keep(self, rows: Tensor) -> None:
+        """Drops all rows of the batch but `rows` (indices)."""
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+
+
+class Attention(nn.Module):
+    def __init__(self, config: GPTNeoXConfig):
+        super().__init__()
+        self.head_dim = config.head_dim
+        self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=config.attention_bias)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.attention_bias)
+
+    def forward(
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, layer: int, cache: KVCache | None
+    ) -> Tensor:
+        B, T, _ = x.shape
+        qkv = self.query_key_value(x).view(B, T, -1, 3, self.head_dim)  # per head q, k, v: (B, T, H, 3, D)
+        q, k, v = qkv.permute(3, 0, 2, 1, 4)  # each (B, H, T, D)
+        q, k = rotate(q, *rotary), rotate(k, *rotary)
+        if cache is not None:
+            k, v = cache.extend(layer, k, v)  # (B, H, S, D)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and T > 1)
+        return self.dense(x.transpose(1, 2).reshape(B, T, -1))
+
+
+class MLP(nn.Module):
+    def __init__(self, config: GPTNeoXConfig):
+        super().__init__()
+        self.dense_h_to_4h = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.dense_4h_to_h = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.approximate = GELU[config.hidden_act]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense_4h_to_h(F.gelu(self.dense_h_to_4h(x), approximate=self.approximate))
+
+
+class Layer(nn.Module):
+    def __init__(self, config: GPTNeoXConfig):
+        super().__init__()
+        self.input_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = Attention(config)
+        self.mlp = MLP(config)
+        self.parallel = config.use_parallel_residual
+
+    def forward(
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, layer: int, cache: KVCache | None
+    ) -> Tensor:
+        attended = self.attention(self.input_layernorm(x), rotary, mask, layer, cache)
+        if self.parallel:
+            return x + attended + self.mlp(self.post_attention_layernorm(x))
+        x = x + attended
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Trunk(nn.Module):
+    """All but the head; in the files its names start with `gpt_neox.`."""
+
+    def __init__(self, config: GPTNeoXConfig):
+        super().__init__()
+        self.embed_in = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+
+class GPTNeoX(nn.Module):
+    """The language model.
+
+    Open one with `from_pretrained`; make a new one with `GPTNeoX(config)` and `initialize`.
+    """
+
+    def __init__(self, config: GPTNeoXConfig):
+        super().__init__()
+        self.config = config
+        self.gpt_neox = Trunk(config)
+        self.embed_out = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.embed_out.weight = self.gpt_neox.embed_in.weight
+
+    @property
+    def device(self) -> torch.device:
+        return self.embed_out.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embed_out.weight.dtype
+
+    def forward(self, ids: Tensor, *, mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+        """Logits of the next token after each position.
+
+        Args:
+            ids: (B, T) token ids; with a cache, those that follow the cached ones.
+            mask: (B, S) bool, False for padding, over cached and new tokens; padding may stand on either side.
+            cache: filled in place.
+
+        Returns:
+            (B, T, V) logits in the model's dtype. Those at padded positions mean nothing.
+        """
+        return self.embed_out(self.hidden(ids, mask=mask, cache=cache))
+
+    def hidden(self, ids: Tensor, *, mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+        """As `forward`, but the normed hidden states (B, T, C) that the head reads."""
+        start = 0 if cache is None else cache.length
+        end = start + ids.shape[1]
+        positions = torch.arange(start, end, device=ids.device)[None]  # (1, T)
+        if mask is not None:
+            positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, start:end]  # (B, T)
+        rotary = self._rotary(positions)
+        attend = attention_mask(ids.shape[1], start, mask, ids.device)
+        x = self.gpt_neox.embed_in(ids)  # (B, T, C)
+        for index, layer in enumerate(self.gpt_neox.layers):
+            x = layer(x, rotary, attend, index, cache)
+        if cache is not None:
+            cache.length = end
+        return self.gpt_neox.final_layer_norm(x)
+
+    def _rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin (B, 1, T, R) for positions (B, T), computed in float32 from the config, never from a file."""
+        c = self.config
+        exponents = torch.arange(0, c.rotary_dim, 2, device=positions.device).float() / max(c.rotary_dim, 1)
+        inv_freq = 1.0 / (c.rotary_emb_base**exponents) / c.rope_scaling_factor  # (R/2,)
+        angles = (positions[..., None].float() * inv_freq).repeat(1, 1, 2)[:, None]  # (B, 1, T, R)
+        kind = angles.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+    @torch.no_grad()
+    def initialize(self, generator: torch.Generator) -> "GPTNeoX":
+        """Random weights: normal with `initializer_range`, biases 0, norms 1.
+
+        The two matrices of each layer that write into the residual stream get 1/√(2·layers) of it, so that the stream
+        does not grow with depth (GPT-2, section 2.3).
+        """
+        std = self.config.initializer_range
+        for name, parameter in self.named_parameters():
+            if parameter.ndim < 2:
+                parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
+            else:
+                into_residual = name.endswith(("dense.weight", "dense_4h_to_h.weight"))
+                scale = 1 / math.sqrt(2 * self.config.num_hidden_layers) if into_residual else 1.0
+                parameter.normal_(0.0, std * scale, generator=generator)
+        return self
+
+    def new_cache(self, batch_size: int, capacity: int) -> KVCache:
+        """An empty cache for `batch_size` rows of up to `capacity` tokens, in the model's dtype and place."""
+        return KVCache(self.config, batch_size, capacity, self.dtype, self.device)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, dtype: torch.dtype | None = None) -> "GPTNeoX":
+        """Opens a Hugging Face folder on the CPU, memory-mapped; `dtype` None keeps the stored one.
+
+        Raises:
+            JaneoxError: no config or weights, another architecture, or tensors that do not fit the config.
+        """
+        folder = Path(folder)
+        config_file = folder / "config.json"
+        if not config_file.is_file():
+            raise JaneoxError(f"{folder}: no config.json there, so it is not a model folder")
+        config = GPTNeoXConfig.from_hf(read_json(config_file), where=str(config_file))
+        tensors = read_weights(folder)
+        with torch.device("meta"):
+            model = cls(config)
+        if config.tie_word_embeddings and "gpt_neox.embed_in.weight" in tensors:
+            tensors["embed_out.weight"] = tensors["gpt_neox.embed_in.weight"]
+        check_tensors(tensors, model.state_dict(), folder)
+        dtype = dtype or tensors["embed_out.weight"].dtype
+        model.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
+        if config.tie_word_embeddings:
+            model.embed_out.weight = model.gpt_neox.embed_in.weight
+        return model.requires_grad_(False).eval()
+
+    def save_pretrained(self, folder: Path | str, dtype: torch.dtype | None = None) -> None:
+        """Writes `config.json`, `generation_config.json` and safetensors that transformers 4 and 5 open as they are.
+
+        The folder appears whole or not at all; one of that name is replaced.
+
+        Raises:
+            JaneoxError: the disk is full or cannot be written.
+        """
+        with new_folder(folder) as new:
+            self.write_files(new, dtype)
+
+    def write_files(self, folder: Path, dtype: torch.dtype | None = None) -> None:
+        """The files of `save_pretrained`, into an existing folder."""
+        dtype = dtype or self.dtype
+        name = str(dtype).removeprefix("torch.")
+        tensors = {key: tensor.detach().to(dtype) for key, tensor in self.state_dict().items()}
+        if self.config.tie_word_embeddings:
+            del tensors["embed_out.weight"]
+        write_weights(tensors, folder)
+        generation = {"bos_token_id": self.config.bos_token_id, "eos_token_id": self.config.eos_token_id}
+        for file, table in (("config.json", self.config.to_hf(name)), ("generation_config.json", generation)):
+            (folder / file).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding (arXiv 2104.09864) of the first R of each head's D dimensions; x is (B, H, T, D)."""
+    R = cos.shape[-1]
+    turned, rest = x[..., :R], x[..., R:]
+    first, second = turned.chunk(2, dim=-1)
+    turned = turned * cos + torch.cat((-second, first), dim=-1) * sin
+    return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
+
+
+def attention_mask(T: int, start: int, mask: Tensor | None, device: torch.device) -> Tensor | None:
+    """Which of S = start + T tokens each of the last T may see, (B or 1, 1, T, S) bool; None for plain causality.
+
+    Padded queries see themselves, because a softmax over nothing is not a number.
+    """
+    if mask is None and (start == 0 or T == 1):
+        return None
+    queries = torch.arange(start, start + T, device=device)[:, None]
+    keys = torch.arange(start + T, device=device)[None]
+    causal = (keys <= queries)[None, None]  # (1, 1, T, S)
+    if mask is None:
+        return causal
+    return causal & mask[:, None, None, : start + T] | (keys == queries)
+
+
+def check_tensors(found: dict[str, Tensor], expected: dict[str, Any], folder: Path) -> None:
+    """Raises JaneoxError, naming the first tensor that is missing, of the wrong shape, or not of this architecture."""
+    missing = [name for name in expected if found.get(name) is None]
+    if missing:
+        raise JaneoxError(f"{folder}: {len(missing)} tensors are missing from the weights, first {missing[0]!r}")
+    for name, tensor in found.items():
+        if name not in expected:
+            raise JaneoxError(f"{folder}: tensor {name!r} has no place in a GPT-NeoX of this config.json")
+        if tensor.shape != expected[name].shape:
+            raise JaneoxError(
+                f"{folder}: {name!r} has shape {tuple(tensor.shape)}, config.json asks for "
+                f"{tuple(expected[name].shape)}"
+            )

@@ -1,0 +1,144 @@
+"""Shards and a tokenizer → a trained model: next-token prediction over the packed stream."""
+
+import hashlib
+from typing import Any
+
+import tomli_w
+import torch
+from torch import Tensor
+
+from janeox.atomic import new_file
+from janeox.batches import Batches
+from janeox.config import Pretrain
+from janeox.device import autocast, pick_device
+from janeox.errors import JaneoxError
+from janeox.evaluate import Score, score_shards, unigram_entropy
+from janeox.lm import LM
+from janeox.loss import next_token_loss
+from janeox.model import GPTNeoX
+from janeox.plot import plot_run
+from janeox.recipe import read_recipe, to_table
+from janeox.shards import MANIFEST, Shards
+from janeox.tokenizer import Tokenizer
+from janeox.train import Task, train
+
+# Settings that may change between two starts of one run: they move or show the work, and do not change its result.
+FREE = {"train.device", "train.compile", "train.save_every", "train.evaluate_every", "train.sample_every",
+        "train.sample_prompt", "train.log_every", "out", "shards", "tokenizer_folder"}  # fmt: skip
+
+
+def next_token_objective(model: GPTNeoX, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Summed loss of predicting tokens 1 … T of rows (B, T + 1) from those before, and their number."""
+    targets = rows[:, 1:].flatten()
+    loss = next_token_loss(model.hidden(rows[:, :-1]).flatten(0, 1), model.embed_out.weight, targets)
+    return loss, torch.tensor(float(len(targets)), device=rows.device)
+
+
+def run_pretrain(settings: Pretrain) -> None:
+    """The verb `pretrain`: trains into `settings.out`, or goes on there.
+
+    Raises:
+        JaneoxError: shards, tokenizer and model do not fit each other; `out` holds a run with other settings.
+        KeyboardInterrupt: stopped by a signal, after saving.
+    """
+    out, data = settings.out, settings.data
+    shards = Shards(settings.shards or out / "shards")
+    tokenizer = Tokenizer.load(settings.tokenizer_folder or out / "tokenizer")
+    _check_fit(settings, shards, tokenizer)
+    _check_same_run(settings)
+    rows = data.batch_tokens // data.sequence_length
+    batches = Batches(shards, data.weights, data.sequence_length, rows, settings.train.seed)
+    device = pick_device(settings.train.device)
+    generator = torch.Generator().manual_seed(settings.train.seed)
+    model = GPTNeoX(settings.model).initialize(generator).to(device)
+    num_steps = max(1, settings.train.tokens // data.batch_tokens)
+    entropy = unigram_entropy(shards)
+    lm = LM(model, tokenizer)
+
+    def validate() -> dict[str, Any]:
+        with autocast(settings.train.dtype, device):
+            scores = score_shards(model, shards, data.sequence_length, data.micro_batch_rows)
+        return figures(scores)
+
+    def sample(step: int) -> str:
+        prompt = settings.train.sample_prompt
+        return prompt + lm.generate(prompt, max_new_tokens=60, temperature=0.8, top_p=0.9, seed=step)
+
+    num_parameters, epochs = sum(p.numel() for p in model.parameters()), num_steps * rows / batches.windows_per_epoch
+    print(f"{num_parameters:,} parameters on {device}; {num_steps:,} steps of {data.batch_tokens:,} tokens")
+    print(f"{num_steps * data.batch_tokens:,} tokens in all, {epochs:.2f} epochs")
+    task = Task(
+        model=model,
+        tokenizer=tokenizer,
+        batch=lambda step: torch.from_numpy(batches.batch(step)),
+        objective=next_token_objective,
+        validate=validate,
+        sample=sample,
+        data=hashlib.sha256((shards.folder / MANIFEST).read_bytes()).hexdigest()[:16],
+        num_steps=num_steps,
+        tokens_per_step=data.batch_tokens,
+    )
+    train(out, task, settings.optim, settings.train, data.micro_batch_rows)
+    plot_run(out, out / "loss.png", unigram_entropy=entropy or None)
+
+
+def figures(scores: dict[str, Score]) -> dict[str, Any]:
+    """Scores by source as fields of a metrics row; nothing where there was nothing to score."""
+    total = sum(scores.values(), Score())
+    if not total.num_tokens:
+        return {}
+    by_source = {name: round(score.bits_per_byte, 6) for name, score in scores.items()}
+    return {
+        "valid_loss": total.loss,
+        "valid_perplexity": total.perplexity,
+        "valid_bits_per_byte": total.bits_per_byte,
+        "valid_bits_per_byte_by_source": by_source,
+    }
+
+
+def _check_fit(settings: Pretrain, shards: Shards, tokenizer: Tokenizer) -> None:
+    model, data = settings.model, settings.data
+    if shards.tokenizer != tokenizer.fingerprint:
+        raise JaneoxError(
+            f"{shards.folder} was not made with the tokenizer {tokenizer.where}; run `janeox tokenize` with it"
+        )
+    if tokenizer.vocab_size > model.vocab_size:
+        raise JaneoxError(
+            f"model.vocab_size = {model.vocab_size}, but the tokenizer {tokenizer.where} has "
+            f"{tokenizer.vocab_size} pieces; set model.vocab_size = {tokenizer.vocab_size}"
+        )
+    for name in ("bos_token_id", "eos_token_id"):
+        if getattr(tokenizer, name) != getattr(model, name):
+            raise JaneoxError(
+                f"model.{name} = {getattr(model, name)}, but in the tokenizer it is {getattr(tokenizer, name)}"
+            )
+    if data.sequence_length > model.max_position_embeddings:
+        raise JaneoxError(
+            f"data.sequence_length = {data.sequence_length} is longer than model.max_position_embeddings = "
+            f"{model.max_position_embeddings}"
+        )
+
+
+def _check_same_run(settings: Pretrain) -> None:
+    """Writes `out/config.toml`, or where one stands beside a state, makes sure that it says the same."""
+    file = settings.out / "config.toml"
+    if (settings.out / "state").exists() and file.exists():
+        before, now = _flat(to_table(read_recipe(Pretrain, file))), _flat(to_table(settings))
+        changed = [
+            key for key in sorted(before.keys() | now.keys()) if key not in FREE and before.get(key) != now.get(key)
+        ]
+        if changed:
+            key = changed[0]
+            raise JaneoxError(
+                f"{settings.out}: holds a run with other settings ({key} was {before.get(key)!r}, now "
+                f"{now.get(key)!r}); give another --out folder, or remove this one to train anew"
+            )
+    with new_file(file) as new:
+        new.write_bytes(tomli_w.dumps(to_table(settings)).encode())
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

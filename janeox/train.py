@@ -1,0 +1,165 @@
+"""The loop: batches of a step → summed loss → one optimizer step; logs, validates, saves, and goes on where it stopped.
+
+Nothing in it depends on what came before a save: a batch is a function of the step, and the logged loss is that of the
+step's own batch. So twenty steps equal ten, a kill, and ten more, bit for bit.
+"""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from janeox.atomic import new_folder
+from janeox.checkpoint import load_state, save_state
+from janeox.config import OptimConfig, TrainConfig
+from janeox.device import autocast
+from janeox.metrics import Metrics
+from janeox.model import GPTNeoX
+from janeox.optim import build, learning_rate
+from janeox.progress import progress
+from janeox.tokenizer import Tokenizer
+
+Objective = Callable[[GPTNeoX, Tensor], tuple[Tensor, Tensor]]
+"""(model, batch) → (sum of the loss over its tokens, number of those tokens)."""
+
+
+@dataclass
+class Task:
+    """What is trained, apart from how."""
+
+    model: GPTNeoX
+    tokenizer: Tokenizer
+    batch: Callable[[int], Tensor]
+    """Step (from 0) → its rows."""
+    objective: Objective
+    validate: Callable[[], dict[str, Any]]
+    """Figures for metrics.jsonl."""
+    sample: Callable[[int], str]
+    """Step → a text by the model as it is."""
+    data: str
+    """Fingerprint of what `batch` reads."""
+    num_steps: int
+    tokens_per_step: int
+
+
+def train(folder: Path, task: Task, optim: OptimConfig, config: TrainConfig, micro_batch_rows: int) -> None:
+    """Trains `task.model` to its last step, from `folder/state` if there is one.
+
+    Writes `folder/metrics.jsonl` (one row a logged step; fields under "time" are the only ones that differ between two
+    equal runs), `folder/state`, and `folder/model`, a complete Hugging Face folder, at every save.
+
+    Raises:
+        JaneoxError: the state cannot be used, or the disk is full.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, after the step at hand was finished and saved.
+    """
+    model = task.model
+    optimizers = build(model, optim, model.config.head_dim)
+    state = folder / "state"
+    first = load_state(state, task.data, model, optimizers) if state.exists() else 0
+    metrics = Metrics(folder / "metrics.jsonl", first)
+    loss_of = _compiled(task.objective, model, config)
+
+    def save(step: int) -> None:
+        # The model first: if the two are torn apart by a kill, the older state makes the same model again.
+        with new_folder(folder / "model") as new:
+            model.write_files(new, getattr(torch, config.save_dtype))
+            task.tokenizer.save(new)
+        save_state(state, step, task.data, model, optimizers)
+
+    with progress("train", task.num_steps, "steps", start=first) as bar, interrupts() as stop:
+        for step in range(first, task.num_steps):
+            started = time.monotonic()
+            rate = learning_rate(step, task.num_steps, optim)
+            loss, norm = take_step(model, optimizers, loss_of, task.batch(step), micro_batch_rows, rate, optim, config)
+            done, last = step + 1, step + 1 == task.num_steps
+            seconds = time.monotonic() - started
+            bar.advance(1, note=f"loss {loss:.3f}, {task.tokens_per_step / seconds:,.0f} tokens/s")
+            if done % config.log_every == 0 or last or done == 1:
+                row = {"loss": loss, "learning_rate": rate, "grad_norm": norm}
+                metrics.write(done, done * task.tokens_per_step, row, seconds)
+            if done % config.evaluate_every == 0 or last:
+                started = time.monotonic()
+                model.eval()
+                figures = task.validate()
+                metrics.write(done, done * task.tokens_per_step, figures, time.monotonic() - started)
+                shown = [f"{name} {value:.3f}" for name, value in figures.items() if isinstance(value, float)]
+                bar.print(f"step {done}: {', '.join(shown)}")
+            if config.sample_every and (done % config.sample_every == 0) and not last:
+                bar.print(f"step {done}: {task.sample(done)}")
+            if done % config.save_every == 0 or last or stop:
+                save(done)
+            if stop:
+                bar.print(f"stopped and saved at step {done}; the same command goes on from there")
+                raise KeyboardInterrupt
+    if first == task.num_steps:
+        save(first)
+
+
+def take_step(
+    model: GPTNeoX,
+    optimizers: list[torch.optim.Optimizer],
+    objective: Objective,
+    rows: Tensor,
+    micro_batch_rows: int,
+    rate: float,
+    optim: OptimConfig,
+    config: TrainConfig,
+) -> tuple[float, float]:
+    """One optimizer step over `rows`, in portions. Returns (loss a token, gradient norm), from before the step.
+
+    Gradients are those of the loss summed over all tokens, divided by their number: portions of unequal length count by
+    their tokens. Where loss or norm are not finite, the weights are left as they are.
+    """
+    model.train()
+    total, count = torch.zeros((), device=model.device), torch.zeros((), device=model.device)
+    for portion in rows.split(micro_batch_rows):
+        with autocast(config.dtype, model.device):
+            loss_sum, num_tokens = objective(model, portion.to(model.device, non_blocking=True))
+        loss_sum.backward()
+        total += loss_sum.detach()
+        count += num_tokens
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    torch._foreach_div_(gradients, count)
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if optim.clip_norm:
+        torch._foreach_mul_(gradients, torch.clamp(optim.clip_norm / (norm + 1e-6), max=1.0))
+    if torch.isfinite(norm + total):
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    return (total / count).item(), norm.item()
+
+
+def _compiled(objective: Objective, model: GPTNeoX, config: TrainConfig) -> Objective:
+    """With torch.compile the layers, which are all alike, are compiled once and used for all."""
+    if config.compile == "on" or (config.compile == "auto" and model.device.type == "cuda"):
+        for layer in model.gpt_neox.layers:
+            layer.compile()
+    return objective
+
+
+@contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """A list that Ctrl-C and SIGTERM append to, so that the step at hand is finished; a second one stops at once."""
+    received: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
