@@ -6,18 +6,24 @@ vocabulary and gets it wrong, `PreTrainedTokenizerFast` takes tokenizer.json as 
 
 import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from janeox.atomic import new_file
 from janeox.errors import JaneoxError
 from janeox.tokenizer import SPACE, Tokenizer
-from janeox.tokenizer_model import UNIGRAM, PieceType
+from janeox.tokenizer_model import UNIGRAM, ModelFile, Piece, PieceType
 
 # Score of pieces that no text may match. Hugging Face's unigram searches control and byte pieces in the text as well;
 # with this score any spelling in ordinary pieces beats them. Its penalty for unknown text is relative to the lowest
 # score and grows with it, which changes nothing: unknown text is taken only where nothing else fits.
 NEVER = -1e6
+HIDDEN = (PieceType.UNKNOWN, PieceType.CONTROL, PieceType.UNUSED, PieceType.BYTE)
+# What sentencepiece's nmt_nfkc does beyond NFKC: drop control characters, turn odd white space into a space, keep ～.
+NMT_DROPPED = r"[\x01-\x08\x0B\x0E-\x1F\x7F\x{8F}\x{9F}]"
+NMT_SPACES = r"[\t\n\x0C\r\x{61C}\x{1680}\x{200B}\x{200C}\x{200E}\x{200F}\x{2028}\x{2029}\x{2581}\x{FEFF}\x{FFFD}]"
+KEPT, STAND_IN = "～", "\x01"  # the stand-in is among the dropped, so no text holds it by then
 ROLES = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
 
 
@@ -65,51 +71,98 @@ def tokenizer_config(roles: dict[str, str]) -> dict[str, Any]:
 def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
     """The pipeline in the format of `tokenizers`.
 
-    `added_tokens` names the user-defined pieces only. Control pieces listed there would be matched in every text by
-    whoever reads this file without transformers; transformers takes them from tokenizer_config.json.
+    `added_tokens` stays empty. Control pieces listed there would be matched in every text by whoever reads this file
+    without transformers; transformers takes them from tokenizer_config.json.
     """
     file = tokenizer.file
-    hidden = (PieceType.CONTROL, PieceType.BYTE, PieceType.UNUSED)
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [
-            _added(id, piece.text) for id, piece in enumerate(file.pieces) if piece.type is PieceType.USER_DEFINED
-        ],
+        "added_tokens": [],
         "normalizer": {"type": "Sequence", "normalizers": _normalizers(tokenizer)},
-        "pre_tokenizer": None,
+        "pre_tokenizer": _keeps_apart(file),
         "post_processor": _appends_eos(tokenizer),
         "decoder": {"type": "Sequence", "decoders": _decoders(tokenizer)},
         "model": {
             "type": "Unigram",
             "unk_id": tokenizer.unk_token_id,
-            "vocab": [[p.text, NEVER if p.type in hidden else p.score] for p in file.pieces],
+            "vocab": [[piece.text, score] for piece, score in zip(file.pieces, _scores(file), strict=True)],
             "byte_fallback": file.byte_fallback,
         },
     }
 
 
+def _scores(file: ModelFile) -> list[float]:
+    best = max((piece.score for piece in file.pieces if piece.type is PieceType.NORMAL), default=0.0)
+
+    def score(piece: Piece) -> float:
+        if piece.type in HIDDEN:
+            return NEVER
+        if piece.type is PieceType.USER_DEFINED:  # sentencepiece's own formula, by which they win over everything
+            return len(piece.text.encode("utf-8")) * best - 0.1
+        return piece.score
+
+    return [score(piece) for piece in file.pieces]
+
+
+def _keeps_apart(file: ModelFile) -> dict[str, Any] | None:
+    """Splits a hidden piece's string in a text where `NEVER` cannot hide it: a character of it has no piece.
+
+    An unknown character costs more than any piece, so `</s>` would win over its spelling if `<` were unknown. Cutting
+    around that character is harmless, for no piece holds it.
+    """
+    known = {c for piece in file.pieces if piece.type not in HIDDEN for c in piece.text}
+    patterns = []
+    for piece in file.pieces:
+        at = next((i for i, character in enumerate(piece.text) if character not in known), None)
+        if piece.type in HIDDEN and at is not None:
+            before, unknown, after = map(re.escape, (piece.text[:at], piece.text[at], piece.text[at + 1 :]))
+            patterns.append(f"(?<={before}){unknown}(?={after})" if before else f"{unknown}(?={after})")
+    if not patterns:
+        return None
+    return {"type": "Split", "pattern": {"Regex": "|".join(patterns)}, "behavior": "Isolated", "invert": False}
+
+
 def _normalizers(tokenizer: Tokenizer) -> list[dict[str, Any]]:
     file = tokenizer.file
-    steps: list[dict[str, Any]] = []
-    if file.charsmap:
-        steps.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(file.charsmap).decode("ascii")})
+    steps = _charsmap(file)
     if file.remove_extra_whitespaces:
-        steps.append({"type": "Replace", "pattern": {"Regex": "^ +| +$"}, "content": ""})
-        steps.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
+        steps += [_replace("", regex="^ +| +$"), _replace(" ", regex=" {2,}")]
     if file.add_dummy_prefix:
-        # Not `Prepend`: an empty text gets no prefix.
-        steps.append({"type": "Replace", "pattern": {"Regex": r"\A(?=[\s\S])"}, "content": " "})
+        steps.append(_replace(" ", regex=r"\A(?=[\s\S])"))  # not `Prepend`: an empty text gets no prefix
     if file.escape_whitespaces:
-        steps.append({"type": "Replace", "pattern": {"String": " "}, "content": SPACE})
+        steps.append(_replace(SPACE, string=" "))
     return steps
+
+
+def _charsmap(file: ModelFile) -> list[dict[str, Any]]:
+    """The model's normalisation rules.
+
+    `tokenizers` has a step that takes sentencepiece's compiled rules, but it looks up whole grapheme clusters and keeps
+    the first, shortest hit: ｶﾞ, か followed by U+3099 and \\r\\n come out wrong. The two usual sets of rules are
+    therefore spelled with its Unicode NFKC; what remains is the order of several combining marks on one character.
+    """
+    if not file.charsmap:
+        return []
+    nfkc = {"type": "NFKC"}
+    if file.normalization == "nfkc":
+        return [nfkc]
+    if file.normalization == "nmt_nfkc":
+        around = [_replace(STAND_IN, string=KEPT), nfkc, _replace(KEPT, string=STAND_IN)]
+        return [_replace("", regex=NMT_DROPPED), _replace(" ", regex=NMT_SPACES), *around]
+    return [{"type": "Precompiled", "precompiled_charsmap": base64.b64encode(file.charsmap).decode("ascii")}]
+
+
+def _replace(content: str, **pattern: str) -> dict[str, Any]:
+    """Replaces a `regex` or a `string` by `content`."""
+    return {"type": "Replace", "pattern": {kind.capitalize(): p for kind, p in pattern.items()}, "content": content}
 
 
 def _decoders(tokenizer: Tokenizer) -> list[dict[str, Any]]:
     file = tokenizer.file
     steps: list[dict[str, Any]] = [
-        {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
+        _replace(" ", string=SPACE),
         {"type": "ByteFallback"},
         {"type": "Fuse"},
     ]
@@ -134,11 +187,6 @@ def _appends_eos(tokenizer: Tokenizer) -> dict[str, Any] | None:
         "pair": [sequence("A", 0), end, sequence("B", 0), end],
         "special_tokens": {eos: {"id": eos, "ids": [id], "tokens": [eos]}},
     }
-
-
-def _added(id: int, text: str) -> dict[str, Any]:
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
-    return {"id": id, "content": text, **flags}
 
 
 def _json(table: dict[str, Any]) -> str:

@@ -41,6 +41,8 @@ class ModelFile:
     byte_fallback: bool = False
     unknown_surface: str = " ⁇ "
     """What an unknown piece is decoded to."""
+    normalization: str = ""
+    """Name of the normalisation rules, such as nmt_nfkc."""
     charsmap: bytes = b""
     """Compiled normalisation rules; empty for identity."""
     add_dummy_prefix: bool = True
@@ -103,7 +105,9 @@ def _read_trainer(model: ModelFile, data: bytes, start: int, end: int) -> None:
 
 def _read_normalizer(model: ModelFile, data: bytes, start: int, end: int) -> None:
     for number, value, at in _fields(data, start, end):
-        if number == 2:
+        if number == 1:
+            model.normalization = data[at : at + value].decode("utf-8")
+        elif number == 2:
             model.charsmap = data[at : at + value]
         elif number == 3:
             model.add_dummy_prefix = bool(value)

@@ -39,8 +39,13 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
     """Trains on a seeded sample of the lines of `texts`; the same texts and config give the same bytes.
 
     Raises:
-        JaneoxError: there is no text, or `vocab_size` is too small or too large for it (names the limit).
+        JaneoxError: there is no text, `vocab_size` is too small or too large for it (names the limit), or
+            `character_coverage` is out of range.
     """
+    if not 0.98 <= config.character_coverage <= 1:
+        raise JaneoxError(
+            f"tokenizer.character_coverage = {config.character_coverage}: sentencepiece takes values between 0.98 and 1"
+        )
     lines = sample_lines(texts, config.sample_chars, config.seed)
     if not lines:
         raise JaneoxError("no text to train a tokenizer on: every document is empty")
