@@ -53,7 +53,7 @@ class ShardWriter:
         self.stem = stem
         self.code = 8 if vocab_size <= 1 << 16 else 4
         self.lengths: list[int] = []
-        self._file = open(stem.with_suffix(".bin"), "wb")  # noqa: SIM115 (closed by __exit__)
+        self._file = open(_with(stem, ".bin"), "wb")  # noqa: SIM115 (closed by __exit__)
 
     def append(self, ids: list[int]) -> None:
         """Adds one document; its `</s>` is among the ids."""
@@ -68,7 +68,7 @@ class ShardWriter:
         if error is None:
             lengths = np.asarray(self.lengths, dtype=np.int32)
             ends = np.cumsum(lengths, dtype=np.int64) * np.dtype(CODES[self.code]).itemsize
-            with open(self.stem.with_suffix(".idx"), "wb") as index:
+            with open(_with(self.stem, ".idx"), "wb") as index:
                 index.write(HEADER.pack(MAGIC, 1, self.code, len(lengths), len(lengths) + 1))
                 index.write(lengths.tobytes())
                 index.write(np.concatenate((np.zeros(min(1, len(ends)), np.int64), ends[:-1])).tobytes())
@@ -83,7 +83,7 @@ class TokenFile:
     """
 
     def __init__(self, stem: Path):
-        index_file, data_file = stem.with_name(stem.name + ".idx"), stem.with_name(stem.name + ".bin")
+        index_file, data_file = _with(stem, ".idx"), _with(stem, ".bin")
         for file in (index_file, data_file):
             if not file.is_file():
                 raise JaneoxError(f"{file}: missing; tokenize again")
@@ -103,6 +103,10 @@ class TokenFile:
                 f"{data_file}: {data_file.stat().st_size} bytes, but its index says {size}; tokenize again"
             )
         self.tokens = np.memmap(data_file, dtype=dtype, mode="r") if size else np.empty(0, dtype)
+
+
+def _with(stem: Path, suffix: str) -> Path:
+    return stem.with_name(stem.name + suffix)  # Path.with_suffix would cut a dot in the source's name
 
 
 class Shards:

@@ -1,0 +1,180 @@
+"""Generation against transformers: same tokens, same distribution; stops, seeds and streams."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_model import shape, theirs
+from transformers import (
+    LogitsProcessorList,
+    MinNewTokensLengthLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from janeox import LM, JaneoxError
+from janeox.config import GPTNeoXConfig, SamplingConfig
+from janeox.generate import Generation, StopScanner, draw, next_token_logits
+from janeox.model import GPTNeoX
+
+EOS = 3
+
+
+def generate_ids(model, prompts, **sampling):
+    generation = Generation(model, prompts, SamplingConfig(**sampling))
+    rows = [[] for _ in prompts]
+    for step in generation:
+        for row, token in step.items():
+            rows[row].append(token)
+    return rows
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_greedy_equals_transformers_token_for_token(number, tmp_path):
+    config = shape(number)
+    reference = theirs(config, number)
+    reference.save_pretrained(tmp_path)
+    model = GPTNeoX.from_pretrained(tmp_path)
+    prompts = [torch.randint(4, config.vocab_size, (n,)).tolist() for n in (9, 2, 5)]
+    ours = generate_ids(model, prompts, max_new_tokens=20, min_new_tokens=5, temperature=0, repetition_penalty=1.1)
+    for row, prompt in enumerate(prompts):
+        theirs_ids = reference.generate(
+            torch.tensor([prompt]), max_new_tokens=20, min_new_tokens=5, do_sample=False, repetition_penalty=1.1,
+            bos_token_id=2, eos_token_id=EOS, pad_token_id=0,
+        )[0, len(prompt) :].tolist()  # fmt: skip
+        assert ours[row] == [token for token in theirs_ids if token != EOS]
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.3, 0.8])
+@pytest.mark.parametrize("top_k", [0, 1, 7, 500])
+@pytest.mark.parametrize("top_p", [1.0, 0.9, 0.3, 1e-6])
+def test_distribution_equals_transformers_processors(penalty, top_k, top_p):
+    torch.manual_seed(0)
+    logits, ids = torch.randn(5, 97) * 3, torch.randint(0, 97, (5, 12))
+    for num_new in (0, 4):
+        sampling = SamplingConfig(
+            temperature=0.7, top_k=top_k, top_p=top_p, repetition_penalty=penalty, min_new_tokens=3, max_new_tokens=9
+        )
+        processors = LogitsProcessorList()
+        if penalty != 1.0:
+            processors.append(RepetitionPenaltyLogitsProcessor(penalty))
+        processors.append(MinNewTokensLengthLogitsProcessor(12 - num_new, 3, EOS, device="cpu"))
+        processors.append(TemperatureLogitsWarper(0.7))
+        if top_k:
+            processors.append(TopKLogitsWarper(top_k))
+        if top_p < 1.0:
+            processors.append(TopPLogitsWarper(top_p))
+        ours = next_token_logits(logits, ids, None, num_new, sampling, EOS)
+        assert torch.equal(ours, processors(ids, logits.clone()))
+
+
+def test_penalty_ignores_padding():
+    torch.manual_seed(0)
+    logits, ids = torch.randn(1, 97), torch.randint(0, 97, (1, 6))
+    sampling = SamplingConfig(repetition_penalty=1.5)
+    padded = torch.cat((torch.full((1, 4), EOS), ids), 1)
+    mask = torch.tensor([[False] * 4 + [True] * 6])
+    alone = next_token_logits(logits, ids, None, 0, sampling, EOS)
+    assert torch.equal(next_token_logits(logits, padded, mask, 0, sampling, EOS), alone)
+
+
+def test_draws_follow_the_distribution_and_never_an_impossible_token():
+    logits = torch.tensor([[0.0, -torch.inf, 1.0, 2.0, -torch.inf]])
+    uniform = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+    shares = draw(logits.expand(100_000, 5), uniform).bincount(minlength=5) / 100_000
+    assert torch.allclose(shares, logits.softmax(1)[0], atol=1e-4)
+    ends = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
+    assert draw(logits.expand(2, 5), ends).tolist() == [0, 3]
+
+
+@pytest.fixture(scope="module")
+def lm(tokenizer):
+    """Random weights with the spread of a trained model's logits, and a real tokenizer."""
+    config = GPTNeoXConfig(
+        vocab_size=tokenizer.vocab_size, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=64, initializer_range=0.3,
+    )  # fmt: skip
+    return LM(GPTNeoX(config).initialize(torch.Generator().manual_seed(0)).eval(), tokenizer)
+
+
+PROMPTS = ["吾輩は猫である。", "西田幾多郎は、", "", "  東京", "鬱蒼とした森で𠮟る"]
+
+
+def test_a_seed_gives_the_same_text_alone_and_in_a_batch(lm):
+    settings = {"max_new_tokens": 30, "temperature": 0.9, "top_p": 0.95, "seed": 7}
+    alone = [lm.generate(prompt, **settings) for prompt in PROMPTS]
+    assert lm.generate(PROMPTS, **settings) == alone
+    assert lm.generate(PROMPTS[::-1], **settings) == alone[::-1]
+    assert lm.generate(PROMPTS[0], **settings | {"seed": 8}) != alone[0]
+    copies = lm.generate([PROMPTS[0]] * 3, **settings)
+    assert copies[0] == alone[0] and len(set(copies)) == 3
+    assert lm.generate([], **settings) == []
+
+
+def test_stream_joins_to_the_whole_text(lm):
+    settings = {"max_new_tokens": 40, "temperature": 1.0, "seed": 1}
+    for prompt in PROMPTS:
+        whole = lm.generate(prompt, **settings)
+        parts = list(lm.stream(prompt, **settings))
+        assert "".join(parts) == whole and len(parts) > 5
+        ids = generate_ids(lm.model, [lm.tokenizer.encode(prompt)], **settings)[0]
+        assert whole == lm.tokenizer.decode(ids)
+
+
+def test_stop_strings_end_a_text_before_them(lm):
+    settings = {"max_new_tokens": 40, "temperature": 1.0, "seed": 1}
+    whole = lm.generate(PROMPTS[0], **settings)
+    for stop in (whole[0], whole[5:7], whole[10:14], "決して現れない文字列"):
+        expected = whole.split(stop)[0]
+        assert lm.generate(PROMPTS[0], stop=[stop], **settings) == expected
+        assert "".join(lm.stream(PROMPTS[0], stop=stop, **settings)) == expected
+
+
+def test_lengths(lm):
+    for number in (1, 5):
+        ids = generate_ids(lm.model, [[5, 6], [7]], max_new_tokens=number, min_new_tokens=number)
+        assert [len(row) for row in ids] == [number, number]
+    # The end of the context ends the text; a prompt that fills it is an error.
+    assert len(generate_ids(lm.model, [[5] * 60], max_new_tokens=50, min_new_tokens=50)[0]) == 5
+    with pytest.raises(JaneoxError, match="the prompt has 64 tokens; the model's context is 64"):
+        generate_ids(lm.model, [[5] * 64])
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"temperature": -1}, {"top_p": 0}, {"top_k": -1}, {"max_new_tokens": 0}, {"stop": ""}, {"top_q": 1},
+     {"min_new_tokens": 5, "max_new_tokens": 2}],
+)  # fmt: skip
+def test_meaningless_settings_are_errors(lm, setting):
+    with pytest.raises(JaneoxError, match=next(iter(setting))):
+        lm.generate("あ", **setting)
+
+
+def test_a_tokenizer_of_another_model_is_an_error(lm):
+    small = GPTNeoX(GPTNeoXConfig(64, 32, 1, 2, 64))
+    with pytest.raises(JaneoxError, match="do not belong together"):
+        LM(small, lm.tokenizer)
+
+
+@given(
+    st.lists(st.text("abc", max_size=4), max_size=12),
+    st.lists(st.text("abc", min_size=1, max_size=4), max_size=3),
+)
+@settings(max_examples=300, deadline=None)
+def test_stop_scanner_equals_a_search_in_the_whole(parts, stops):
+    scanner = StopScanner(tuple(stops))
+    shown = ""
+    for part in parts:
+        shown += scanner.push(part)
+        # Nothing is held back that cannot become a stop string any more.
+        assert scanner.stopped or len(scanner._held) < max([len(stop) for stop in stops], default=1)
+    shown += scanner.flush()
+    whole = "".join(parts)
+    # The stop string that is complete first wins; of several complete at once, the one that begins first.
+    ends = [whole.find(stop) for stop in stops if stop in whole]
+    if not ends:
+        assert shown == whole and not scanner.stopped
+    else:
+        assert scanner.stopped and whole.startswith(shown) and not any(stop in shown for stop in stops)
