@@ -5,6 +5,9 @@ batches are a function of the step.
 """
 
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +34,8 @@ def save_state(folder: Path, step: int, data: str, model: GPTNeoX, optimizers: l
     weights, optimizer = get_state_dict(model, optimizers)
     with new_folder(folder) as new:
         try:
-            state = {"model": weights, "optimizer": optimizer, "step": step, "data": data}
-            dcp.save(state, checkpoint_id=new, no_dist=not torch.distributed.is_initialized())
+            with _quiet():
+                dcp.save({"model": weights, "optimizer": optimizer, "step": step, "data": data}, checkpoint_id=new)
         except CheckpointException as error:
             raise _os_error(error) from error
 
@@ -46,7 +49,8 @@ def load_state(folder: Path, data: str, model: GPTNeoX, optimizers: list[torch.o
     weights, optimizer = get_state_dict(model, optimizers)
     state: dict[str, Any] = {"model": weights, "optimizer": optimizer, "step": 0, "data": ""}
     try:
-        dcp.load(state, checkpoint_id=folder, no_dist=not torch.distributed.is_initialized())
+        with _quiet():
+            dcp.load(state, checkpoint_id=folder)
     except (CheckpointException, OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise JaneoxError(f"{folder}: cannot go on from it ({reason}); remove the folder to train anew") from error
@@ -54,6 +58,14 @@ def load_state(folder: Path, data: str, model: GPTNeoX, optimizers: list[torch.o
         raise JaneoxError(f"{folder}: belongs to a run on other shards; train into another folder, or remove this one")
     set_state_dict(model, optimizers, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
     return state["step"]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without PyTorch's remark that a single process is a single process."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
 
 
 def _os_error(error: CheckpointException) -> Exception:

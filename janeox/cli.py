@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from janeox import config, recipe
+from janeox import recipe, settings
 from janeox.errors import JaneoxError
 
 
@@ -27,22 +27,22 @@ class Verb:
 
 
 VERBS = {
-    "run": Verb(config.Run, "janeox.pipeline:run", "all steps of a recipe: raw text → a model that speaks"),
-    "clean": Verb(config.Clean, "janeox.corpus.report:run_clean", "raw files → clean documents, split in two"),
+    "run": Verb(settings.Run, "janeox.pipeline:run", "all steps of a recipe: raw text → a model that speaks"),
+    "clean": Verb(settings.Clean, "janeox.corpus.report:run_clean", "raw files → clean documents, split in two"),
     "train-tokenizer": Verb(
-        config.TrainTokenizer,
+        settings.TrainTokenizer,
         "janeox.tokenizer_train:run_train_tokenizer",
         "clean documents → a sentencepiece tokenizer",
     ),
-    "tokenize": Verb(config.Tokenize, "janeox.tokenize:run_tokenize", "clean documents → token shards"),
+    "tokenize": Verb(settings.Tokenize, "janeox.tokenize:run_tokenize", "clean documents → token shards"),
     "pretrain": Verb(
-        config.Pretrain, "janeox.pretrain:run_pretrain", "token shards → a model; goes on where it stopped"
+        settings.Pretrain, "janeox.pretrain:run_pretrain", "token shards → a model; goes on where it stopped"
     ),
     "evaluate": Verb(
-        config.Evaluate, "janeox.commands:run_evaluate", "perplexity and bits per byte of texts", positional="input"
+        settings.Evaluate, "janeox.commands:run_evaluate", "perplexity and bits per byte of texts", positional="input"
     ),
-    "generate": Verb(config.Generate, "janeox.commands:run_generate", "continues a text", positional="prompt"),
-    "plot": Verb(config.Plot, "janeox.plot:run_plot", "draws the loss of a run", positional="run"),
+    "generate": Verb(settings.Generate, "janeox.commands:run_generate", "continues a text", positional="prompt"),
+    "plot": Verb(settings.Plot, "janeox.plot:run_plot", "draws the loss of a run", positional="run"),
 }
 
 
@@ -57,9 +57,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"janeox: unknown verb {name!r}{recipe.nearest(name, VERBS)}", file=sys.stderr)
         return 2
     try:
-        settings = parse(VERBS[name], f"janeox {name}", rest)
+        parsed = parse(VERBS[name], f"janeox {name}", rest)
         module, function = VERBS[name].function.split(":")
-        getattr(importlib.import_module(module), function)(settings)
+        getattr(importlib.import_module(module), function)(parsed)
     except JaneoxError as error:
         print(f"janeox {name}: {error}", file=sys.stderr)
         return 1
@@ -87,7 +87,11 @@ def parse(verb: Verb, program: str, arguments: list[str]) -> Any:
 
     cls = verb.settings
     default: Any = None
-    if arguments and arguments[0].endswith(".toml"):
+    asked = [argument for argument in arguments if argument in ("-h", "--help")]
+    if asked and len(arguments) > len(asked):  # the help shows the values that the other arguments give
+        default = parse(verb, program, [argument for argument in arguments if argument not in asked])
+        arguments = asked
+    elif arguments and arguments[0].endswith(".toml"):
         default = recipe.read_recipe(cls, Path(arguments[0]))
         arguments = arguments[1:]
     bare = list(itertools.takewhile(lambda argument: argument == "-" or not argument.startswith("-"), arguments))

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from janeox.config import Evaluate, Generate, SamplingConfig
+from janeox.config import SamplingConfig
 from janeox.corpus.document import Document
 from janeox.corpus.pipeline import cleaned
 from janeox.corpus.read import BadRows, read_documents
@@ -17,6 +17,7 @@ from janeox.errors import JaneoxError
 from janeox.evaluate import Score
 from janeox.lm import load
 from janeox.progress import progress
+from janeox.settings import Evaluate, Generate
 
 
 def newest_model() -> Path:

@@ -6,7 +6,6 @@ counted as a token, and its bits are counted, though it has no bytes.
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,17 +63,15 @@ def score_shards(
             tokens = torch.from_numpy(shards.tokens(file).astype(np.int64))
             inputs = torch.cat((torch.tensor([shards.eos_token_id]), tokens[:-1]))
             whole = len(tokens) // sequence_length * sequence_length
-            batches = list(_rows(inputs[:whole], tokens[:whole], sequence_length, rows))
+            nll = 0.0
+            for start in range(0, whole, rows * sequence_length):
+                part = slice(start, min(whole, start + rows * sequence_length))
+                nll += _nll(model, inputs[part].view(-1, sequence_length), tokens[part].view(-1, sequence_length))
             if whole < len(tokens):
-                batches.append((inputs[None, whole:], tokens[None, whole:]))
-            nll = sum(_nll(model, *batch) for batch in batches)
+                nll += _nll(model, inputs[None, whole:], tokens[None, whole:])
             score += Score(nll, file.num_tokens, file.num_bytes)
         scores[source] = score
     return scores
-
-
-def _rows(inputs: Tensor, targets: Tensor, length: int, rows: int) -> Iterable[tuple[Tensor, Tensor]]:
-    return zip(inputs.view(-1, length).split(rows), targets.view(-1, length).split(rows), strict=True)
 
 
 def _nll(model: GPTNeoX, inputs: Tensor, targets: Tensor) -> float:

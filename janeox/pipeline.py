@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from janeox.atomic import new_file
-from janeox.config import Pretrain, Run
 from janeox.corpus import report
 from janeox.corpus.pipeline import clean_corpus, cleaned, read_report, source_files
 from janeox.errors import JaneoxError
 from janeox.evaluate import score_shards, unigram_entropy
 from janeox.lm import load
 from janeox.pretrain import figures, run_pretrain
+from janeox.settings import Pretrain, Run
 from janeox.shards import Shards
 from janeox.tokenize import summary, tokenize_corpus
 from janeox.tokenizer import Tokenizer

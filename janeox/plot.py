@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from janeox.atomic import new_file
-from janeox.config import Plot
 from janeox.errors import JaneoxError
 from janeox.metrics import read_metrics
+from janeox.settings import Plot
 
 
 def plot_run(run: Path, picture: Path, unigram_entropy: float | None = None) -> None:

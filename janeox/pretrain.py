@@ -9,7 +9,6 @@ from torch import Tensor
 
 from janeox.atomic import new_file
 from janeox.batches import Batches
-from janeox.config import Pretrain
 from janeox.device import autocast, pick_device
 from janeox.errors import JaneoxError
 from janeox.evaluate import Score, score_shards, unigram_entropy
@@ -18,6 +17,7 @@ from janeox.loss import next_token_loss
 from janeox.model import GPTNeoX
 from janeox.plot import plot_run
 from janeox.recipe import read_recipe, to_table
+from janeox.settings import Pretrain
 from janeox.shards import MANIFEST, Shards
 from janeox.tokenizer import Tokenizer
 from janeox.train import Task, train

@@ -11,8 +11,8 @@ import typing
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from janeox.config import Run
 from janeox.errors import JaneoxError
+from janeox.settings import Run
 
 T = TypeVar("T")
 

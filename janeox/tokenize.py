@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 from janeox.atomic import new_folder
-from janeox.config import Tokenize
 from janeox.corpus.pipeline import SPLITS, cleaned, read_report
 from janeox.errors import JaneoxError
 from janeox.progress import progress
+from janeox.settings import Tokenize
 from janeox.shards import ShardFile, Shards, ShardWriter, write_manifest
 from janeox.tokenizer import Tokenizer
 

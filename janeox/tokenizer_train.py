@@ -17,9 +17,10 @@ from pathlib import Path
 
 import sentencepiece
 
-from janeox.config import TokenizerConfig, TrainTokenizer
+from janeox.config import TokenizerConfig
 from janeox.errors import JaneoxError
 from janeox.progress import progress
+from janeox.settings import TrainTokenizer
 from janeox.tokenizer import SPACE, Tokenizer
 from janeox.tokenizer_model import PieceType, read_model, with_scores
 

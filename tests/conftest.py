@@ -4,10 +4,14 @@ import lzma
 from pathlib import Path
 
 import pytest
+import torch
 
 from janeox.config import TokenizerConfig
 from janeox.tokenizer import Tokenizer
 from janeox.tokenizer_train import train_tokenizer
+
+# One thread: the tests run side by side, and sums then come out alike here and in the processes that tests start.
+torch.set_num_threads(1)
 
 DATA = Path(__file__).parent / "data"
 SMALL = TokenizerConfig(vocab_size=2000, character_coverage=0.98)

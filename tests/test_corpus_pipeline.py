@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from janeox.config import Clean, CorpusConfig
+from janeox.config import CorpusConfig
 from janeox.corpus import pipeline
 from janeox.corpus.pipeline import clean_corpus, cleaned, source_files
 from janeox.corpus.report import run_clean
 from janeox.errors import JaneoxError
+from janeox.settings import Clean
 
 ROOT = Path(__file__).parent.parent
 EMBEDDED = {name: str(ROOT / "data" / name) for name in ("cc100", "wiki", "mc4")}
@@ -140,7 +141,7 @@ def test_malformed_rows_are_in_the_report_and_do_not_end_the_run(tmp_path, capsy
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"text": prose(1)}) + "\nbroken\n" + json.dumps({"text": prose(2)}) + "\n")
     run_clean(Clean(tmp_path / "out", CorpusConfig({"s": str(path)}, valid_fraction=0)))
-    report = json.loads((tmp_path / "out/report.json").read_text())
+    report = json.loads((tmp_path / "out/corpus/report.json").read_text())
     assert report["sources"]["s"]["bad_rows"]["count"] == 1
     printed = capsys.readouterr().out
     assert "malformed: a.jsonl:2: not JSON" in printed

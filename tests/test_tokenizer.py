@@ -14,8 +14,8 @@ from hard_strings import HARD_STRINGS, generated_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from janeox.config import TrainTokenizer
 from janeox.errors import JaneoxError
+from janeox.settings import TrainTokenizer
 from janeox.tokenizer import StreamDecoder, Tokenizer
 from janeox.tokenizer_model import PieceType
 from janeox.tokenizer_train import LONGEST_LINE, run_train_tokenizer, sample_lines, train_tokenizer

@@ -6,8 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from janeox.config import Clean
 from janeox.corpus.pipeline import clean_corpus
+from janeox.settings import Clean
 
 
 def table(report: dict[str, Any]) -> Table:
@@ -53,15 +53,15 @@ def run_clean(settings: Clean) -> None:
     report = clean_corpus(settings.corpus, out)
     console = Console()
     console.print(table(report))
-    show_hints(report, out, console)
+    show_hints(report, out)
 
 
-def show_hints(report: dict[str, Any], out: Path, console: Console) -> None:
+def show_hints(report: dict[str, Any], out: Path) -> None:
     """Points out what deserves a look: malformed rows, an empty validation split; then the next command."""
     for source in report["sources"].values():
         for row in source["bad_rows"]["first"][:3]:
-            console.print(f"malformed: {row}", highlight=False, markup=False)
+            print(f"malformed: {row}")
     if report["valid_fraction"] and not any(source["valid"]["documents"] for source in report["sources"].values()):
-        console.print("no document was held out for validation; raise corpus.valid_fraction")
-    console.print(f"corpus: {out}  (what was dropped and why: {out / 'report.json'})", highlight=False, markup=False)
-    console.print("next:   janeox train-tokenizer RECIPE.toml", highlight=False, markup=False)
+        print("no document was held out for validation; raise corpus.valid_fraction")
+    print(f"corpus: {out}  (what was dropped and why: {out / 'report.json'})")
+    print("next:   janeox train-tokenizer RECIPE.toml")

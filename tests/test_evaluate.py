@@ -1,0 +1,94 @@
+"""Perplexity against transformers' loss, for short texts, long texts and packed shards."""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_data import make_shards
+from test_model import theirs
+
+from janeox import LM
+from janeox.config import GPTNeoXConfig
+from janeox.evaluate import Score, score_shards, unigram_entropy
+from janeox.model import GPTNeoX
+
+
+@pytest.fixture(scope="module")
+def pair(tokenizer, tmp_path_factory):
+    """Our LM, and transformers' model of the same weights; the context is 64 tokens."""
+    config = GPTNeoXConfig(
+        vocab_size=tokenizer.vocab_size, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=64,
+    )  # fmt: skip
+    reference = theirs(config)
+    folder = tmp_path_factory.mktemp("pair")
+    reference.save_pretrained(folder)
+    return LM(GPTNeoX.from_pretrained(folder), tokenizer), reference
+
+
+def nll(reference, context, targets):
+    """Σ −log p(targets | context so far), by transformers."""
+    ids = torch.tensor([[*context, *targets]])
+    with torch.no_grad():
+        logits = reference(ids).logits[0, len(context) - 1 : -1]
+    return F.cross_entropy(logits, torch.tensor(targets), reduction="sum").item()
+
+
+def test_short_texts(pair, works):
+    lm, reference = pair
+    texts = [works[1][:20], works[2][:30], "猫"]
+    encoded = [[*lm.tokenizer.encode(text), 3] for text in texts]
+    expected = sum(nll(reference, [3], ids) for ids in encoded)
+    score = lm.score(texts)
+    assert score.nll == pytest.approx(expected, rel=1e-5)
+    assert score.num_tokens == sum(map(len, encoded)) and score.num_bytes == sum(len(t.encode()) for t in texts)
+    assert lm.perplexity(texts) == pytest.approx(math.exp(expected / score.num_tokens), rel=1e-5)
+    assert lm.perplexity(texts[0]) == pytest.approx(lm.perplexity([texts[0]]))
+    assert score.bits_per_byte == pytest.approx(expected / math.log(2) / score.num_bytes, rel=1e-5)
+
+
+@pytest.mark.parametrize("stride", [None, 1, 20, 64])
+def test_long_texts_are_read_in_windows_that_score_every_token_once(pair, works, stride):
+    lm, reference = pair
+    text = "".join(works[:3])[:250]
+    ids = [3, *lm.tokenizer.encode(text), 3]
+    assert len(ids) > 130
+    step = stride or 32
+    # The first window predicts 64 tokens; each later one ends `step` further and reads at most 64 tokens.
+    expected, done = nll(reference, ids[:1], ids[1:65]), 64
+    while done < len(ids) - 1:
+        end = min(len(ids) - 1, done + step)
+        expected += nll(reference, ids[max(0, end - 64) : done + 1], ids[done + 1 : end + 1])
+        done = end
+    score = lm.score([text], stride)
+    assert score.nll == pytest.approx(expected, rel=1e-4) and score.num_tokens == len(ids) - 1
+
+
+def test_shards_are_scored_whole_by_source(pair, tmp_path):
+    lm, reference = pair
+    generator = torch.Generator().manual_seed(0)
+    sources = {name: torch.randint(4, 2000, (n,), generator=generator).tolist() for name, n in (("a", 75), ("b", 9))}
+    shards = make_shards(tmp_path, {f"valid/{name}": [ids] for name, ids in sources.items()} | {"c": [[5, 3]]}, 2000)
+    scores = score_shards(lm.model, shards, sequence_length=32, rows=3)
+    assert set(scores) == {"a", "b"}
+    for name, ids in sources.items():
+        stream = [3, *ids]
+        expected = sum(
+            nll(reference, stream[at : at + 1], stream[at + 1 : min(at + 33, len(stream))])
+            for at in range(0, len(ids), 32)
+        )
+        assert scores[name].nll == pytest.approx(expected, rel=1e-5)
+        assert (scores[name].num_tokens, scores[name].num_bytes) == (len(ids), 30)
+
+
+def test_unigram_entropy(tmp_path):
+    rows = [[4, 5, 5, 3], [6, 3]]
+    counts = Counter(rows[0] + rows[1])
+    expected = -sum(n / 6 * math.log(n / 6) for n in counts.values())
+    assert unigram_entropy(make_shards(tmp_path, {"valid/a": rows, "a": [[9]]})) == pytest.approx(expected)
+
+
+def test_empty_score():
+    assert Score().loss == 0 and Score().bits_per_byte == 0

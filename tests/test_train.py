@@ -1,0 +1,162 @@
+"""The loop: exact resume after kill -9, signals, portions of a batch, and steps that are not finite."""
+
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+from runs import janeox, metrics, start, write_recipe
+
+from janeox import JaneoxError
+from janeox.config import GPTNeoXConfig, OptimConfig, TrainConfig
+from janeox.metrics import Metrics, read_metrics
+from janeox.model import GPTNeoX
+from janeox.optim import build
+from janeox.pretrain import next_token_objective
+from janeox.train import take_step
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A recipe whose corpus, tokenizer and shards are made, and its whole run of 20 steps."""
+    folder = tmp_path_factory.mktemp("prepared")
+    recipe = write_recipe(folder)
+    for verb in ("clean", "train-tokenizer", "tokenize", "pretrain"):
+        done = janeox(verb, recipe)
+        assert done.returncode == 0, done.stderr
+    return recipe
+
+
+def fresh(prepared, folder):
+    """The recipe's run folder before training, copied to `folder`."""
+    shutil.copytree(prepared.parent / "run", folder, ignore=shutil.ignore_patterns("state", "model", "metrics.jsonl"))
+
+
+def wait_for_row(run, step):
+    for _ in range(1200):
+        file = run / "metrics.jsonl"
+        if file.exists() and any(row["step"] >= step for row in read_metrics(file)):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{run}: no step {step} within a minute")
+
+
+def same_weights(one, other):
+    return (one / "model" / "model.safetensors").read_bytes() == (other / "model" / "model.safetensors").read_bytes()
+
+
+def test_20_steps_equal_10_and_a_kill_and_10_more(prepared, tmp_path):
+    whole, run = prepared.parent / "run", tmp_path / "run"
+    fresh(prepared, run)
+    process = start("pretrain", prepared, "--out", run)
+    wait_for_row(run, 10)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    killed_at = len({row["step"] for row in metrics(run)})
+    assert 10 <= killed_at < 20 and not same_weights(whole, run)
+    done = janeox("pretrain", prepared, "--out", run)
+    assert done.returncode == 0, done.stderr
+    assert metrics(run) == metrics(whole) and [row["step"] for row in metrics(run)][-1] == 20
+    assert same_weights(whole, run)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_same_command_goes_on(prepared, tmp_path, number):
+    whole, run = prepared.parent / "run", tmp_path / "run"
+    fresh(prepared, run)
+    process = start("pretrain", prepared, "--out", run)
+    wait_for_row(run, 3)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "goes on from there" in output and "Traceback" not in output
+    assert (run / "model" / "config.json").exists() and metrics(run)[-1]["step"] < 20
+    assert janeox("pretrain", prepared, "--out", run).returncode == 0
+    assert metrics(run) == metrics(whole) and same_weights(whole, run)
+
+
+def test_a_finished_run_is_not_trained_again(prepared, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(prepared.parent / "run", run)
+    shutil.rmtree(run / "model")  # as after a kill between two saves
+    assert janeox("pretrain", prepared, "--out", run).returncode == 0
+    assert metrics(run) == metrics(prepared.parent / "run") and same_weights(prepared.parent / "run", run)
+
+
+def test_a_run_with_other_settings_is_an_error(prepared):
+    run = prepared.parent / "run"
+    before = (run / "config.toml").read_text()
+    done = janeox("pretrain", prepared, "optim.learning_rate=1e-3")
+    assert done.returncode == 1 and "optim.learning_rate was 0.005, now 0.001" in done.stderr
+    assert (run / "config.toml").read_text() == before
+    assert janeox("pretrain", prepared, "train.log_every=3").returncode == 0
+
+
+def test_a_damaged_state_is_named(prepared, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(prepared.parent / "run", run)
+    file = max((run / "state").iterdir(), key=lambda file: file.stat().st_size)
+    file.write_bytes(file.read_bytes()[:1000])
+    done = janeox("pretrain", prepared, "--out", run)
+    assert done.returncode == 1 and "state: cannot go on from it" in done.stderr and "Traceback" not in done.stderr
+
+
+def model_and_rows():
+    model = GPTNeoX(GPTNeoXConfig(97, 32, 2, 2, 64)).initialize(torch.Generator().manual_seed(0))
+    return model, torch.randint(0, 97, (6, 17), generator=torch.Generator().manual_seed(1))
+
+
+def test_portions_of_a_batch_give_its_gradient():
+    """6 rows in portions of 4 and 2 weigh by their tokens: the same step as all at once."""
+    results = []
+    for portion in (6, 4, 1):
+        model, rows = model_and_rows()
+        optim = OptimConfig(learning_rate=0.01)
+        optimizers = build(model, optim, model.config.head_dim)
+        loss, norm = take_step(
+            model, optimizers, next_token_objective, rows, portion, 0.01, optim, TrainConfig(dtype="float32")
+        )
+        results.append((loss, norm, model.embed_out.weight.detach()))
+    for loss, norm, weight in results[1:]:
+        assert loss == pytest.approx(results[0][0], rel=1e-6) and norm == pytest.approx(results[0][1], rel=1e-5)
+        assert torch.allclose(weight, results[0][2], atol=1e-5)
+
+
+def test_a_step_that_is_not_finite_leaves_the_weights():
+    model, rows = model_and_rows()
+    optim = OptimConfig(name="muon")
+    optimizers = build(model, optim, model.config.head_dim)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def broken(model, rows):
+        loss, count = next_token_objective(model, rows)
+        return loss * float("inf"), count
+
+    loss, _ = take_step(model, optimizers, broken, rows, 6, 0.01, optim, TrainConfig(dtype="float32"))
+    assert loss == float("inf") and all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    take_step(model, optimizers, next_token_objective, rows, 6, 0.01, optim, TrainConfig(dtype="float32"))
+    assert all(torch.isfinite(value).all() for value in model.parameters())
+    assert not torch.equal(model.embed_out.weight, before["embed_out.weight"])
+
+
+def test_clipping_bounds_the_update():
+    model, rows = model_and_rows()
+    optim = OptimConfig(clip_norm=1e-3)
+    seen = []
+    optimizers = build(model, optim, model.config.head_dim)
+    optimizers[0].register_step_pre_hook(
+        lambda optimizer, *_: seen.append(torch.nn.utils.get_total_norm([p.grad for p in model.parameters()]).item())
+    )
+    _, norm = take_step(model, optimizers, next_token_objective, rows, 6, 0.01, optim, TrainConfig(dtype="float32"))
+    assert norm > 0.1 and seen == [pytest.approx(1e-3, rel=0.01)]
+
+
+def test_metrics_survive_a_cut_line_and_name_a_damaged_one(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 1}\n{"step": 2}\n{"step": 3, "lo')
+    assert [row["step"] for row in read_metrics(file)] == [1, 2]
+    Metrics(file, 1).write(2, 512, {"loss": 1.5}, 0.1)
+    assert [row["step"] for row in read_metrics(file)] == [1, 2] and read_metrics(file)[1]["loss"] == 1.5
+    file.write_text('{"step": 1}\nrubbish\n{"step": 3}\n')
+    with pytest.raises(JaneoxError, match=r"metrics\.jsonl:2"):
+        read_metrics(file)
