@@ -107,12 +107,12 @@ def _scores(file: ModelFile) -> list[float]:
 
 
 def _keeps_apart(file: ModelFile) -> dict[str, Any] | None:
-    """Splits a hidden piece's string in a text where `NEVER` cannot hide it: a character of it has no piece.
+    """Splits a hidden piece's string in a text where `NEVER` cannot hide it: a character of it has no piece of its own.
 
     An unknown character costs more than any piece, so `</s>` would win over its spelling if `<` were unknown. Cutting
-    around that character is harmless, for no piece holds it.
+    around that character there is harmless: no ordinary piece could have taken it with its neighbours.
     """
-    known = {c for piece in file.pieces if piece.type not in HIDDEN for c in piece.text}
+    known = {piece.text for piece in file.pieces if piece.type not in HIDDEN}
     patterns = []
     for piece in file.pieces:
         at = next((i for i, character in enumerate(piece.text) if character not in known), None)
