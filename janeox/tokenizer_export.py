@@ -145,11 +145,11 @@ def _charsmap(file: ModelFile) -> list[dict[str, Any]]:
     """
     if not file.charsmap:
         return []
-    nfkc = {"type": "NFKC"}
+    nfkc = [_replace("令和", string="㋿"), {"type": "NFKC"}]  # its tables are older than the character of 2019
     if file.normalization == "nfkc":
-        return [nfkc]
+        return nfkc
     if file.normalization == "nmt_nfkc":
-        around = [_replace(STAND_IN, string=KEPT), nfkc, _replace(KEPT, string=STAND_IN)]
+        around = [_replace(STAND_IN, string=KEPT), *nfkc, _replace(KEPT, string=STAND_IN)]
         return [_replace("", regex=NMT_DROPPED), _replace(" ", regex=NMT_SPACES), *around]
     return [{"type": "Precompiled", "precompiled_charsmap": base64.b64encode(file.charsmap).decode("ascii")}]
 

@@ -1,7 +1,7 @@
 """Training of a sentencepiece unigram model with the model card's options, made so that every library encodes alike.
 
 Three choices go beyond the card. They cost next to nothing and remove the reasons for which other implementations of
-the same algorithm give other ids (docs/tokenizer.md has the figures):
+the same algorithm give other ids:
 
 - Scores are rounded to 1/64, so that sums of scores are exact in float32 and ties are ties everywhere.
 - All printable ASCII is in the vocabulary, so that `</s>` or `<0x41>` in a text can be spelled, never matched.
