@@ -21,10 +21,12 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/run.py
 
 # Made again whenever the dependencies change; an interrupted install leaves no `ready`, so the next call finishes it.
-.venv/ready: pyproject.toml constraints.txt
+.venv/ready: pyproject.toml constraints.txt constraints-transformers4.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "janeox needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[test]'
+	rm -rf .venv/transformers4
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --target .venv/transformers4 --requirement constraints-transformers4.txt
 	touch $@
 
 clean:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.tokenizer_agreement FOLDER FILE … [--lines 20000] [--generated 5000]
 
-FILE is UTF-8 text or JSON lines with a field `text`, plain or .xz or .gz; every line of text is one try. Hard strings
-added. `ids` compares encoding without `</s>`, `text` what sentencepiece's ids are decoded to.
+FILE is UTF-8 text or JSON lines with a field `text`, plain or .xz or .gz; each line of its text is one try. Hard and
+generated lines are added. `ids` compares encoding without `</s>`, `text` what sentencepiece's ids are decoded to.
 """
 
 import argparse

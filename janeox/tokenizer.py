@@ -15,7 +15,6 @@ from janeox.tokenizer_model import ModelFile, PieceType, read_model
 MODEL_NAMES = ("spiece.model", "tokenizer.model")
 SPACE = "▁"  # how sentencepiece writes a space inside a piece
 REPLACEMENT = "\ufffd"
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Tokenizer:
@@ -119,15 +118,15 @@ class Tokenizer:
             for part in self._control_pattern.split(text):
                 ids += [self.control_ids[part]] if part in self.control_ids else self.encode(part)
             return ids
-        return self.processor.encode(_whole_characters(text))
+        return self.processor.encode(_utf8(text))
 
     def tokenize(self, text: str) -> list[str]:
         """The pieces of `text`: a space is written ▁, a byte `<0xE3>`."""
-        return self.processor.encode(_whole_characters(text), out_type=str)
+        return self.processor.encode(_utf8(text), out_type=str)
 
     def batch(self, texts: Iterable[str], *, threads: int = 1) -> list[list[int]]:
         """`encode` of each text, over `threads` threads."""
-        return self.processor.encode([_whole_characters(text) for text in texts], num_threads=threads)
+        return self.processor.encode([_utf8(text) for text in texts], num_threads=threads)
 
     def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
         """Text of `ids`. Control pieces give nothing, or with `special=True` their strings.
@@ -256,7 +255,8 @@ def _present(id: int) -> int | None:
     return id if id >= 0 else None
 
 
-def _whole_characters(text: str) -> str:
-    if _SURROGATE.search(text) is None:
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode("utf-8")

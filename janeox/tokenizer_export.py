@@ -107,12 +107,12 @@ def _scores(file: ModelFile) -> list[float]:
 
 
 def _keeps_apart(file: ModelFile) -> dict[str, Any] | None:
-    """Splits a hidden piece's string in a text where `NEVER` cannot hide it: a character of it has no piece.
+    """Splits a hidden piece's string in a text where `NEVER` cannot hide it: a character of it has no piece of its own.
 
     An unknown character costs more than any piece, so `</s>` would win over its spelling if `<` were unknown. Cutting
-    around that character is harmless, for no piece holds it.
+    around that character there is harmless: no ordinary piece could have taken it with its neighbours.
     """
-    known = {c for piece in file.pieces if piece.type not in HIDDEN for c in piece.text}
+    known = {piece.text for piece in file.pieces if piece.type not in HIDDEN}
     patterns = []
     for piece in file.pieces:
         at = next((i for i, character in enumerate(piece.text) if character not in known), None)
@@ -145,11 +145,11 @@ def _charsmap(file: ModelFile) -> list[dict[str, Any]]:
     """
     if not file.charsmap:
         return []
-    nfkc = {"type": "NFKC"}
+    nfkc = [_replace("令和", string="㋿"), {"type": "NFKC"}]  # its tables are older than the character of 2019
     if file.normalization == "nfkc":
-        return [nfkc]
+        return nfkc
     if file.normalization == "nmt_nfkc":
-        around = [_replace(STAND_IN, string=KEPT), nfkc, _replace(KEPT, string=STAND_IN)]
+        around = [_replace(STAND_IN, string=KEPT), *nfkc, _replace(KEPT, string=STAND_IN)]
         return [_replace("", regex=NMT_DROPPED), _replace(" ", regex=NMT_SPACES), *around]
     return [{"type": "Precompiled", "precompiled_charsmap": base64.b64encode(file.charsmap).decode("ascii")}]
 

@@ -4,7 +4,6 @@ import io
 import pickle
 import random
 from dataclasses import replace
-from pathlib import Path
 
 import numpy
 import pytest
@@ -269,14 +268,15 @@ class TestTrain:
         (tmp_path / "a.txt").write_text("\n".join(works[:4]), encoding="utf-8")
         settings = TrainTokenizer(tmp_path / "out", (tmp_path / "a.txt",), replace(SMALL, vocab_size=1500))
         run_train_tokenizer(settings)
-        assert len(Tokenizer.load(tmp_path / "out")) == 1500
+        assert len(Tokenizer.load(tmp_path / "out" / "tokenizer")) == 1500
         output = capfd.readouterr()
         assert output.out.count("\n") == 1 and output.err == ""
 
     def test_verb_with_bad_input(self, tmp_path):
         bad = tmp_path / "bad.txt"
         bad.write_bytes("猫である".encode("euc-jp"))
-        for inputs, message in [((), "input is empty"), ((tmp_path / "no",), "no: cannot be read"), ((bad,), "UTF-8")]:
+        cases = [((), r"out/corpus: cannot be read"), ((tmp_path / "no",), "no: cannot be read"), ((bad,), "not UTF-8")]
+        for inputs, message in cases:
             with pytest.raises(JaneoxError, match=message):
-                run_train_tokenizer(TrainTokenizer(tmp_path / "out", tuple(map(Path, inputs)), SMALL))
+                run_train_tokenizer(TrainTokenizer(tmp_path / "out", inputs, SMALL))
             assert not (tmp_path / "out").exists()
