@@ -4,7 +4,7 @@ That format belongs to no number of ranks, so a run may go on with more or fewer
 batches are a function of the step.
 """
 
-import os
+import errno
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,7 +68,12 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _os_error(error: CheckpointException) -> Exception:
-    """The disk's own error where that is what stopped a save."""
-    causes = [cause for cause, _ in error.failures.values()]
-    return next((cause for cause in causes if isinstance(cause, OSError)), OSError(os.strerror(5), str(error)))
+def _os_error(error: CheckpointException) -> OSError:
+    """The disk's own error behind a failed save; PyTorch's writers bury it under errors of their own."""
+    for cause, _ in error.failures.values():
+        buried: BaseException | None = cause
+        while buried is not None:
+            if isinstance(buried, OSError):
+                return buried
+            buried = buried.__cause__ or buried.__context__
+    return OSError(errno.EIO, str(error).splitlines()[0])

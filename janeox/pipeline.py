@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from janeox.atomic import new_file
+from janeox.atomic import new_file, new_folder
 from janeox.corpus import report
 from janeox.corpus.pipeline import clean_corpus, cleaned, read_report, source_files
 from janeox.errors import JaneoxError
@@ -48,7 +48,8 @@ def run(settings: Run) -> None:
         steps.finish("corpus", marks)
     if steps.start("tokenizer", marks):
         texts = (document.text for document in cleaned(out / "corpus", "train"))
-        train_tokenizer(texts, settings.tokenizer).save(out / "tokenizer")
+        with new_folder(out / "tokenizer") as new:
+            train_tokenizer(texts, settings.tokenizer).save(new)
         steps.finish("tokenizer", marks)
     tokenizer = Tokenizer.load(out / "tokenizer")
     if steps.start("shards", marks):

@@ -19,6 +19,7 @@ from janeox.plot import plot_run
 from janeox.recipe import read_recipe, to_table
 from janeox.settings import Pretrain
 from janeox.shards import MANIFEST, Shards
+from janeox.tokenize import load_tokenizer
 from janeox.tokenizer import Tokenizer
 from janeox.train import Task, train
 
@@ -43,7 +44,7 @@ def run_pretrain(settings: Pretrain) -> None:
     """
     out, data = settings.out, settings.data
     shards = Shards(settings.shards or out / "shards")
-    tokenizer = Tokenizer.load(settings.tokenizer_folder or out / "tokenizer")
+    tokenizer = load_tokenizer(settings.tokenizer_folder, out)
     _check_fit(settings, shards, tokenizer)
     _check_same_run(settings)
     rows = data.batch_tokens // data.sequence_length

@@ -61,7 +61,7 @@ class TrainTokenizer:
     out: Path = Path("runs/run")
     """Folder of the run; the tokenizer appears in its tokenizer/."""
     input: tuple[Path, ...] = ()
-    """Cleaned corpus folders (their training split is read) or UTF-8 text files; none: the run's own corpus/."""
+    """Cleaned corpus folders (their training split is read) or corpus files; none: the run's own corpus/."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
 
 

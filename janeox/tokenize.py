@@ -68,11 +68,21 @@ def summary(shards: Shards) -> Table:
     return table
 
 
+def load_tokenizer(folder: Path | None, run: Path) -> Tokenizer:
+    """The tokenizer in `folder`, or the run's own.
+
+    Raises:
+        JaneoxError: there is none, or it is damaged.
+    """
+    folder = folder or run / "tokenizer"
+    if not folder.exists():
+        raise JaneoxError(f"{folder}: no such folder; make it with `janeox train-tokenizer`")
+    return Tokenizer.load(folder)
+
+
 def run_tokenize(settings: Tokenize) -> None:
     """The verb `tokenize`."""
     out = settings.out
-    shards = tokenize_corpus(
-        out / "corpus", Tokenizer.load(settings.tokenizer_folder or out / "tokenizer"), out / "shards"
-    )
+    shards = tokenize_corpus(out / "corpus", load_tokenizer(settings.tokenizer_folder, out), out / "shards")
     Console().print(summary(shards))
     print(f"shards: {shards.folder}\nnext:   janeox pretrain RECIPE.toml")

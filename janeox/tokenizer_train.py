@@ -14,12 +14,16 @@ import heapq
 import io
 import random
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import sentencepiece
 
+from janeox.atomic import new_folder
 from janeox.config import TokenizerConfig
+from janeox.corpus.pipeline import cleaned
+from janeox.corpus.read import BadRows, read_documents
 from janeox.errors import JaneoxError
 from janeox.progress import progress
 from janeox.settings import TrainTokenizer
@@ -91,7 +95,8 @@ def run_train_tokenizer(settings: TrainTokenizer) -> None:
     """
     folder = settings.out / "tokenizer"
     tokenizer = train_tokenizer(_read(settings.input or (settings.out / "corpus",)), settings.tokenizer)
-    tokenizer.save(folder)
+    with new_folder(folder) as new:
+        tokenizer.save(new)
     print(f"{folder}: {tokenizer.vocab_size:,} pieces, fingerprint {tokenizer.fingerprint}")
 
 
@@ -148,23 +153,12 @@ def _explained(error: str, config: TokenizerConfig) -> JaneoxError:
 
 
 def _read(inputs: Iterable[Path]) -> Iterator[str]:
-    """Texts of cleaned corpus folders (their train split) and of UTF-8 text files, a line each."""
-    from janeox.corpus.pipeline import cleaned
-
+    """Texts of cleaned corpus folders (their train split) and of corpus files in any format that is read."""
+    bad_rows = BadRows()
     with progress("reading", unit="characters") as bar:
         for path in inputs:
-            try:
-                if path.is_dir():
-                    texts = (document.text for document in cleaned(path, "train"))
-                    for text in texts:
-                        bar.advance(len(text))
-                        yield text
-                else:
-                    with path.open(encoding="utf-8") as lines:
-                        for line in lines:
-                            bar.advance(len(line))
-                            yield line
-            except UnicodeDecodeError as error:
-                raise JaneoxError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-            except OSError as error:
-                raise JaneoxError(f"{path}: cannot be read ({error.strerror})") from error
+            for document in read_documents(path, path.name, bad_rows) if path.is_file() else cleaned(path, "train"):
+                bar.advance(len(document.text))
+                yield document.text
+    if bad_rows.count:
+        print(f"{bad_rows.count} malformed rows were left out, the first: {bad_rows.first[0]}", file=sys.stderr)

@@ -6,6 +6,7 @@ import lzma
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ hidden_size = 32
 num_hidden_layers = 2
 num_attention_heads = 2
 intermediate_size = 64
-max_position_embeddings = 64
+max_position_embeddings = {context}
 [data]
 sequence_length = 32
 batch_tokens = 256
@@ -45,13 +46,13 @@ log_every = 1
 """
 
 
-def write_recipe(folder: Path) -> Path:
+def write_recipe(folder: Path, context: int = 64) -> Path:
     """A recipe of 20 steps into `folder/run`, over a corpus that it brings along."""
     raw = folder / "books.txt.xz"
     text = lzma.decompress((ROOT / "tests" / "data" / "aozora.txt.xz").read_bytes()).decode()
     raw.write_bytes(lzma.compress("\n\n".join(text.split("\n\n")[:60]).encode(), preset=0))
     recipe = folder / "recipe.toml"
-    recipe.write_text(RECIPE.format(out=folder / "run", raw=raw), encoding="utf-8")
+    recipe.write_text(RECIPE.format(out=folder / "run", raw=raw, context=context), encoding="utf-8")
     return recipe
 
 
@@ -73,11 +74,13 @@ def janeox(*arguments: object) -> Done:
     return Done(code, out.getvalue(), err.getvalue())
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
+def start(*arguments: object, preexec_fn: Callable[[], None] | None = None) -> subprocess.Popen[str]:
     """Starts `janeox ARGUMENTS` in a process of its own, which can be killed; its output is in `.stdout`."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "janeox.cli", *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=preexec_fn
+    )
 
 
 def metrics(run: Path) -> list[dict]:
