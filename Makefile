@@ -18,7 +18,7 @@ check: .venv/ready
 	$(BIN)/mypy
 
 bench: .venv/ready
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.run
 
 # Made again whenever the dependencies change; an interrupted install leaves no `ready`, so the next call finishes it.
 .venv/ready: pyproject.toml constraints.txt constraints-transformers4.txt

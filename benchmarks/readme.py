@@ -1,0 +1,43 @@
+"""Writes what `make run` gave into the READMEs, between the `result` marks.
+
+python -m benchmarks.readme [RUN]
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from benchmarks.machine import header
+from janeox.metrics import read_metrics
+from janeox.progress import clock
+
+MARKS = re.compile(r"(<!-- result: .*? -->\n).*?(<!-- /result -->)", re.DOTALL)
+
+
+def main() -> None:
+    run = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/tiny-cpu")
+    for name in ("README.md", "README.ja.md"):
+        text = Path(name).read_text(encoding="utf-8")
+        Path(name).write_text(MARKS.sub(lambda match: match[1] + block(run) + match[2], text), encoding="utf-8")
+
+
+def block(run: Path) -> str:
+    """The result of a run as a fenced block."""
+    evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    rows = read_metrics(run / "metrics.jsonl")
+    seconds = rows[-1]["time"]["at"] - rows[0]["time"]["at"]
+    lines = [
+        f"trained on {rows[-1]['tokens']:,} tokens in {clock(seconds)} (minutes:seconds)",
+        f"validation loss {evaluation['valid_loss']:.3f} nats a token; unigram entropy of the same tokens "
+        f"{evaluation['unigram_entropy']:.3f}",
+        f"perplexity {evaluation['valid_perplexity']:.1f}, {evaluation['valid_bits_per_byte']:.3f} bits a byte",
+        header(),
+        "",
+        (run / "sample.txt").read_text(encoding="utf-8").strip(),
+    ]
+    return "```text\n" + "\n".join(lines) + "\n```\n"
+
+
+if __name__ == "__main__":
+    main()
