@@ -52,6 +52,8 @@ def next_token_logits(
 
 def draw(logits: Tensor, uniform: Tensor) -> Tensor:
     """Token ids (B,) from logits (B, V) by inverting the distribution at `uniform` (B,) in [0, 1), float64."""
+    if logits.device.type == "mps":  # Apple's GPU has no float64
+        return draw(logits.cpu(), uniform).to(logits.device)
     cumulative = logits.double().softmax(1).cumsum(1)
     point = uniform.to(cumulative)[:, None] * cumulative[:, -1:]
     # The first place above the point: a token of probability 0 adds nothing to the sum, so it is never that place.

@@ -63,7 +63,7 @@ def train(folder: Path, task: Task, optim: OptimConfig, config: TrainConfig, mic
     state = folder / "state"
     first = load_state(state, task.data, model, optimizers) if state.exists() else 0
     metrics = Metrics(folder / "metrics.jsonl", first)
-    loss_of = _compiled(task.objective, model, config)
+    compile_layers(model, config)
 
     def save(step: int) -> None:
         # The model first: if the two are torn apart by a kill, the older state makes the same model again.
@@ -76,7 +76,9 @@ def train(folder: Path, task: Task, optim: OptimConfig, config: TrainConfig, mic
         for step in range(first, task.num_steps):
             started = time.monotonic()
             rate = learning_rate(step, task.num_steps, optim)
-            loss, norm = take_step(model, optimizers, loss_of, task.batch(step), micro_batch_rows, rate, optim, config)
+            loss, norm = take_step(
+                model, optimizers, task.objective, task.batch(step), micro_batch_rows, rate, optim, config
+            )
             done, last = step + 1, step + 1 == task.num_steps
             seconds = time.monotonic() - started
             bar.advance(1, note=f"loss {loss:.3f}, {task.tokens_per_step / seconds:,.0f} tokens/s")
@@ -139,12 +141,11 @@ def take_step(
     return (total / count).item(), norm.item()
 
 
-def _compiled(objective: Objective, model: GPTNeoX, config: TrainConfig) -> Objective:
-    """With torch.compile the layers, which are all alike, are compiled once and used for all."""
+def compile_layers(model: GPTNeoX, config: TrainConfig) -> None:
+    """torch.compile, layer by layer: they are all alike, so that one compilation serves all."""
     if config.compile == "on" or (config.compile == "auto" and model.device.type == "cuda"):
         for layer in model.gpt_neox.layers:
             layer.compile()
-    return objective
 
 
 @contextmanager
