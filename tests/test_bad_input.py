@@ -9,6 +9,7 @@ import shutil
 import signal
 
 import pytest
+
 from runs import janeox, start, write_recipe
 
 TEXT = "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。何でも薄暗いじめじめした所で泣いていた。\n\n"

@@ -6,9 +6,9 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import ROOT, janeox
 
 from janeox import JaneoxError, cli, config, recipe, settings
+from runs import ROOT, janeox
 
 WITHOUT_TORCH = """
 import sys

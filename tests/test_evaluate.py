@@ -6,13 +6,13 @@ from collections import Counter
 import pytest
 import torch
 import torch.nn.functional as F
-from test_data import make_shards
-from test_model import theirs
 
 from janeox import LM
 from janeox.config import GPTNeoXConfig
 from janeox.evaluate import Score, score_shards, unigram_entropy
 from janeox.model import GPTNeoX
+from test_data import make_shards
+from test_model import theirs
 
 
 @pytest.fixture(scope="module")

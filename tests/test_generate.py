@@ -4,7 +4,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_model import shape, theirs
 from transformers import (
     LogitsProcessorList,
     MinNewTokensLengthLogitsProcessor,
@@ -18,6 +17,7 @@ from janeox import LM, JaneoxError
 from janeox.config import GPTNeoXConfig, SamplingConfig
 from janeox.generate import Generation, StopScanner, draw, next_token_logits
 from janeox.model import GPTNeoX
+from test_model import shape, theirs
 
 EOS = 3
 

@@ -5,13 +5,13 @@ import shutil
 
 import pytest
 import torch
-from runs import ROOT, janeox, metrics, start, write_recipe
 from sentencepiece import SentencePieceProcessor
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers4 import run_transformers4
 
 import janeox as package
 from janeox.metrics import read_metrics
+from runs import ROOT, janeox, metrics, start, write_recipe
+from transformers4 import run_transformers4
 
 TEXT = "西田幾多郎は、"
 

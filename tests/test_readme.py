@@ -4,9 +4,9 @@ import re
 import shlex
 
 import pytest
-from runs import ROOT, janeox, write_recipe
 
 from janeox import cli
+from runs import ROOT, janeox, write_recipe
 
 READMES = ["README.md", "README.ja.md"]
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy
 import pytest
 import sentencepiece
-from conftest import SMALL
-from hard_strings import HARD_STRINGS, generated_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import SMALL
+from hard_strings import HARD_STRINGS, generated_lines
 from janeox.errors import JaneoxError
 from janeox.settings import TrainTokenizer
 from janeox.tokenizer import StreamDecoder, Tokenizer

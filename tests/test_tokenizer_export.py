@@ -8,14 +8,14 @@ import pytest
 import sentencepiece
 import tokenizers
 import transformers
+
 from conftest import SMALL
 from hard_strings import HARD_STRINGS, generated_lines
-from transformers4 import run_transformers4
-
 from janeox.errors import JaneoxError
 from janeox.tokenizer import Tokenizer
 from janeox.tokenizer_export import export
 from janeox.tokenizer_train import train_tokenizer
+from transformers4 import run_transformers4
 
 # What is asked of both releases of transformers; prints JSON under transformers 4, is called under 5.
 QUESTIONS = """

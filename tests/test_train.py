@@ -6,7 +6,6 @@ import time
 
 import pytest
 import torch
-from runs import janeox, metrics, start, write_recipe
 
 from janeox import JaneoxError
 from janeox.config import GPTNeoXConfig, OptimConfig, TrainConfig
@@ -15,6 +14,7 @@ from janeox.model import GPTNeoX
 from janeox.optim import build
 from janeox.pretrain import next_token_objective
 from janeox.train import take_step
+from runs import janeox, metrics, start, write_recipe
 
 
 @pytest.fixture(scope="module")
