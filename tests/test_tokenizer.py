@@ -275,7 +275,11 @@ class TestTrain:
     def test_verb_with_bad_input(self, tmp_path):
         bad = tmp_path / "bad.txt"
         bad.write_bytes("猫である".encode("euc-jp"))
-        cases = [((), r"out/corpus: cannot be read"), ((tmp_path / "no",), "no: cannot be read"), ((bad,), "not UTF-8")]
+        cases = [
+            ((), "out/corpus: no such folder; make"),
+            ((tmp_path / "no",), "no: no such"),
+            ((bad,), "neither UTF-8"),
+        ]
         for inputs, message in cases:
             with pytest.raises(JaneoxError, match=message):
                 run_train_tokenizer(TrainTokenizer(tmp_path / "out", inputs, SMALL))
