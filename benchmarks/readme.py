@@ -17,9 +17,10 @@ MARKS = re.compile(r"(<!-- result: .*? -->\n).*?(<!-- /result -->)", re.DOTALL)
 
 def main() -> None:
     run = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/tiny-cpu")
+    result = block(run)
     for name in ("README.md", "README.ja.md"):
         text = Path(name).read_text(encoding="utf-8")
-        Path(name).write_text(MARKS.sub(lambda match: match[1] + block(run) + match[2], text), encoding="utf-8")
+        Path(name).write_text(MARKS.sub(lambda match: match[1] + result + match[2], text), encoding="utf-8")
 
 
 def block(run: Path) -> str:
