@@ -5,17 +5,24 @@ UTF-8 byte of the raw text do not, and so are what to compare between models. Th
 counted as a token, and its bits are counted, though it has no bytes.
 """
 
+import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from janeox.loss import next_token_loss
+from janeox.errors import JaneoxError
+from janeox.loss import token_losses
 from janeox.model import GPTNeoX
 from janeox.shards import Shards
 from janeox.tokenizer import Tokenizer
+
+BATCH_TOKENS = 8192  # a forward pass; more gains nothing on a CPU
+TEXTS_AT_A_TIME = 512  # sorted by length together
 
 
 @dataclass
@@ -27,9 +34,11 @@ class Score:
     num_tokens: int = 0
     num_bytes: int = 0
     """UTF-8 bytes of the raw text."""
+    num_chars: int = 0
+    """Characters of the raw text."""
 
     def __add__(self, other: "Score") -> "Score":
-        return Score(self.nll + other.nll, self.num_tokens + other.num_tokens, self.num_bytes + other.num_bytes)
+        return Score(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def loss(self) -> float:
@@ -44,8 +53,100 @@ class Score:
     def bits_per_byte(self) -> float:
         return self.nll / math.log(2) / max(1, self.num_bytes)
 
+    @property
+    def bits_per_char(self) -> float:
+        return self.nll / math.log(2) / max(1, self.num_chars)
+
+
+class Scorer(Protocol):
+    """A causal language model with its tokenizer, as far as scoring needs it."""
+
+    context: int
+    """The most tokens of a forward pass."""
+    eos_token_id: int
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def row_losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """(B,) sums over (B, T) targets that are not −1 of −log p(target | inputs up to there), float64, in nats."""
+        ...
+
+
+class GPTNeoXScorer:
+    """`Scorer` of our own model."""
+
+    def __init__(self, model: GPTNeoX, tokenizer: Tokenizer):
+        self.model, self.encode = model, tokenizer.encode
+        self.context, self.eos_token_id = model.config.max_position_embeddings, model.config.eos_token_id
+
+    def row_losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        return row_losses(self.model, inputs, targets)
+
 
 @torch.no_grad()
+def row_losses(model: GPTNeoX, inputs: Tensor, targets: Tensor) -> Tensor:
+    """See `Scorer`. Padding on the right needs no mask: no token sees it."""
+    hidden = model.hidden(inputs.to(model.device)).flatten(0, 1)
+    losses = token_losses(hidden, model.embed_out.weight, targets.to(model.device).flatten())
+    return losses.view(targets.shape).double().sum(1)
+
+
+def score_texts(scorer: Scorer, texts: Iterable[str], stride: int | None = None) -> Iterator[Score]:
+    """Scores each text by itself, from the beginning of a document to its end-of-text token; yields in their order.
+
+    A text longer than the context is read in windows that advance by `stride` tokens (half the context by default), so
+    that every token is predicted once, and past the first window from at least context − stride tokens before it.
+    Texts of like length share a forward pass, which changes a score by rounding at most.
+
+    Raises:
+        JaneoxError: a stride that is not between 1 and the context.
+    """
+    stride = max(1, scorer.context // 2) if stride is None else stride
+    if not 1 <= stride <= scorer.context:
+        raise JaneoxError(f"stride = {stride}: must lie between 1 and the model's context of {scorer.context} tokens")
+    remaining = iter(texts)
+    while some := list(itertools.islice(remaining, TEXTS_AT_A_TIME)):
+        windows = [(place, *w) for place, text in enumerate(some) for w in _windows(scorer, text, stride)]
+        windows.sort(key=lambda window: len(window[1]))
+        nll, num_tokens = [0.0] * len(some), [0] * len(some)
+        for batch in _batches(windows):
+            inputs = torch.zeros(len(batch), len(batch[-1][1]), dtype=torch.long)
+            targets = torch.full_like(inputs, -1)
+            for row, (_, ids, wanted) in enumerate(batch):
+                inputs[row, : len(ids)], targets[row, : len(ids)] = ids, wanted
+            for (place, _, wanted), loss in zip(batch, scorer.row_losses(inputs, targets).tolist(), strict=True):
+                nll[place] += loss
+                num_tokens[place] += int((wanted >= 0).sum())
+        for place, text in enumerate(some):
+            yield Score(nll[place], num_tokens[place], len(text.encode(errors="replace")), len(text))
+
+
+def _windows(scorer: Scorer, text: str, stride: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(inputs, targets) of each window; targets that an earlier window has are −1."""
+    targets = torch.tensor([*scorer.encode(text), scorer.eos_token_id])
+    inputs = torch.cat((targets[-1:], targets[:-1]))
+    scored = 0
+    while scored < len(targets):
+        end = min(len(targets), scorer.context if scored == 0 else scored + stride)
+        start = max(0, end - scorer.context)
+        wanted = targets[start:end].clone()
+        wanted[: scored - start] = -1
+        yield inputs[start:end], wanted
+        scored = end
+
+
+def _batches(windows: list[tuple[int, Tensor, Tensor]]) -> Iterator[list[tuple[int, Tensor, Tensor]]]:
+    """Windows sorted by length, in groups that fill BATCH_TOKENS once padded."""
+    batch: list[tuple[int, Tensor, Tensor]] = []
+    for window in windows:
+        if batch and (len(batch) + 1) * len(window[1]) > BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(window)
+    if batch:
+        yield batch
+
+
 def score_shards(
     model: GPTNeoX, shards: Shards, sequence_length: int, rows: int, split: str = "valid"
 ) -> dict[str, Score]:
@@ -65,42 +166,34 @@ def score_shards(
             whole = len(tokens) // sequence_length * sequence_length
             nll = 0.0
             for start in range(0, whole, rows * sequence_length):
-                part = slice(start, min(whole, start + rows * sequence_length))
-                nll += _nll(model, inputs[part].view(-1, sequence_length), tokens[part].view(-1, sequence_length))
+                end = min(whole, start + rows * sequence_length)
+                part = torch.arange(start, end).view(-1, sequence_length)  # (rows, T) places in the stream
+                nll += row_losses(model, inputs[part], tokens[part]).sum().item()
             if whole < len(tokens):
-                nll += _nll(model, inputs[None, whole:], tokens[None, whole:])
-            score += Score(nll, file.num_tokens, file.num_bytes)
+                nll += row_losses(model, inputs[None, whole:], tokens[None, whole:]).sum().item()
+            score += Score(nll, file.num_tokens, file.num_bytes, file.num_chars)
         scores[source] = score
     return scores
 
 
-def _nll(model: GPTNeoX, inputs: Tensor, targets: Tensor) -> float:
-    """Sum over (B, T) targets that are not −1."""
-    hidden = model.hidden(inputs.to(model.device))
-    return next_token_loss(hidden.flatten(0, 1), model.embed_out.weight, targets.flatten().to(model.device)).item()
+def interval(
+    scores: Sequence[Score], figure: Callable[[Score], float], seed: int = 0
+) -> tuple[float, float] | tuple[None, None]:
+    """95 % bootstrap interval (percentiles of 1,000 resamplings of the documents) of a figure of their sum.
 
-
-@torch.no_grad()
-def score_text(model: GPTNeoX, tokenizer: Tokenizer, text: str, stride: int | None = None) -> Score:
-    """Scores one text by itself, from the beginning of a document to its end-of-text token.
-
-    A text longer than the context is read in windows that advance by `stride` tokens (half the context by default), so
-    that every token is predicted once, and past the first window from at least context − stride tokens before it.
+    Args:
+        scores: one a document; of a single one there is no interval.
     """
-    eos = tokenizer.eos_token_id
-    targets = torch.tensor([*tokenizer.encode(text), eos])
-    inputs = torch.cat((torch.tensor([eos]), targets[:-1]))
-    context = model.config.max_position_embeddings
-    stride = context // 2 if stride is None else stride
-    nll, scored = 0.0, 0
-    while scored < len(targets):
-        end = min(len(targets), context if scored == 0 else scored + stride)
-        start = max(0, end - context)
-        wanted = targets[start:end].clone()
-        wanted[: scored - start] = -1
-        nll += _nll(model, inputs[None, start:end], wanted[None])
-        scored = end
-    return Score(nll, len(targets), len(text.encode(errors="replace")))
+    if len(scores) < 2:
+        return None, None
+    rows = np.array([astuple(score) for score in scores])  # (documents, fields)
+    random = np.random.default_rng(seed)
+    figures = []
+    for _ in range(1000):
+        counts = np.bincount(random.integers(0, len(rows), len(rows)), minlength=len(rows))
+        figures.append(figure(Score(*(counts @ rows))))
+    low, high = np.percentile(figures, (2.5, 97.5))
+    return float(low), float(high)
 
 
 def unigram_entropy(shards: Shards, split: str = "valid") -> float:

@@ -7,7 +7,7 @@ from typing import Any, overload
 from janeox import device as devices
 from janeox.config import SamplingConfig
 from janeox.errors import JaneoxError
-from janeox.evaluate import Score, score_text
+from janeox.evaluate import GPTNeoXScorer, Score, score_texts
 from janeox.generate import Generation, StopScanner
 from janeox.model import GPTNeoX
 from janeox.tokenizer import StreamDecoder, Tokenizer
@@ -73,10 +73,13 @@ class LM:
             if rest:
                 yield row, rest
 
+    def scores(self, texts: Iterable[str], stride: int | None = None) -> Iterator[Score]:
+        """Negative log-likelihood of each text by itself, in their order; see `evaluate.score_texts`."""
+        return score_texts(GPTNeoXScorer(self.model, self.tokenizer), texts, stride)
+
     def score(self, texts: str | Iterable[str], stride: int | None = None) -> Score:
-        """Summed negative log-likelihood of whole texts, each by itself; see `evaluate.score_text`."""
-        texts = [texts] if isinstance(texts, str) else texts
-        return sum((score_text(self.model, self.tokenizer, text, stride) for text in texts), Score())
+        """The sum of `scores`."""
+        return sum(self.scores([texts] if isinstance(texts, str) else texts, stride), Score())
 
     def perplexity(self, texts: str | Iterable[str], stride: int | None = None) -> float:
         """exp(ΣNLL / Σtokens) over whole texts, each by itself."""

@@ -7,6 +7,7 @@ slice is computed while its logits are at hand, so they never exist for all toke
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK_BYTES = 1 << 28  # of float32 logits alive at a time
@@ -15,20 +16,15 @@ CHUNK_BYTES = 1 << 28  # of float32 logits alive at a time
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        needs_grad = ctx.needs_input_grad[0]
         head = weight.to(hidden.dtype)
         losses = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
-        grad_hidden = torch.empty_like(hidden) if needs_grad else None
+        grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        rows = max(1, CHUNK_BYTES // (4 * len(weight)))
-        for start in range(0, len(targets), rows):
-            part = slice(start, start + rows)
+        for part in _slices(len(targets), len(weight)):
             logits = (hidden[part] @ head.T).float()  # (rows, V)
             log_sum = logits.logsumexp(dim=1, keepdim=True)
             wanted = targets[part, None].clamp(min=0)
             losses[part] = (log_sum - logits.gather(1, wanted))[:, 0]
-            if grad_hidden is None:
-                continue
             grad = logits.sub_(log_sum).exp_()  # softmax
             grad.scatter_add_(1, wanted, grad.new_full(wanted.shape, -1.0))
             grad[targets[part] < 0] = 0.0
@@ -41,14 +37,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return losses.sum()
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
         scale = grad_outputs[0]
         return grad_hidden * scale, None if grad_weight is None else grad_weight * scale, None
 
 
 def next_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Sum over tokens of −log p(target), in nats, as a float32 scalar.
+    """Sum over tokens of −log p(target), in nats, as a float32 scalar to be differentiated.
 
     Args:
         hidden: (N, C) what the head reads.
@@ -56,3 +52,19 @@ def next_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         targets: (N,) ids; −1 where nothing is to be predicted.
     """
     return _LinearCrossEntropy.apply(hidden, weight, targets)
+
+
+@torch.no_grad()
+def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """−log p of each target by itself, (N,) float32; 0 where the target is −1. Arguments as of `next_token_loss`."""
+    losses = torch.zeros(len(targets), dtype=torch.float32, device=hidden.device)
+    places = (targets >= 0).nonzero()[:, 0]
+    for part in _slices(len(places), len(weight)):
+        logits = (hidden[places[part]] @ weight.to(hidden.dtype).T).float()  # (rows, V)
+        losses[places[part]] = F.cross_entropy(logits, targets[places[part]], reduction="none")
+    return losses
+
+
+def _slices(num_tokens: int, vocab_size: int) -> list[slice]:
+    rows = max(1, CHUNK_BYTES // (4 * vocab_size))
+    return [slice(start, start + rows) for start in range(0, num_tokens, rows)]

@@ -5,6 +5,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from janeox.config import (
     CorpusConfig,
@@ -101,6 +102,10 @@ class Evaluate:
     """Folder or Hugging Face Hub id; empty: the newest of runs/*/model."""
     stride: int | None = None
     """Tokens by which the window advances in texts longer than the context; none: half the context."""
+    engine: Literal["janeox", "transformers"] = "janeox"
+    """transformers scores any causal model that it can open, with that model's own tokenizer."""
+    json_file: Path | None = None
+    """Write the figures there too."""
     device: str = "auto"
     dtype: str = "auto"
     """auto, float32, float16 or bfloat16."""

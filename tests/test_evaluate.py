@@ -3,14 +3,16 @@
 import math
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from janeox import LM
+from janeox import LM, JaneoxError, evaluate
 from janeox.config import GPTNeoXConfig
-from janeox.evaluate import Score, score_shards, unigram_entropy
+from janeox.evaluate import Score, interval, score_shards, score_texts, unigram_entropy
 from janeox.model import GPTNeoX
+from janeox.rival import TransformersScorer
 from test_data import make_shards
 from test_model import theirs
 
@@ -64,6 +66,55 @@ def test_long_texts_are_read_in_windows_that_score_every_token_once(pair, works,
         done = end
     score = lm.score([text], stride)
     assert score.nll == pytest.approx(expected, rel=1e-4) and score.num_tokens == len(ids) - 1
+
+
+def test_a_score_does_not_hang_on_batches_or_order(pair, works, monkeypatch):
+    lm, reference = pair
+    texts = [works[number % 9][number : 9 * number + 1] for number in range(40)] + [works[1][:400], ""]
+    alone = [lm.score(text) for text in texts]
+    for batch_tokens, at_a_time in ((64, 512), (1000, 512), (100_000, 512), (100_000, 7)):
+        monkeypatch.setattr(evaluate, "BATCH_TOKENS", batch_tokens)
+        monkeypatch.setattr(evaluate, "TEXTS_AT_A_TIME", at_a_time)
+        together = list(lm.scores(texts))
+        for one, other in zip(alone, together, strict=True):
+            assert other.nll == pytest.approx(one.nll, rel=1e-5)
+            assert (other.num_tokens, other.num_bytes, other.num_chars) == (
+                one.num_tokens,
+                one.num_bytes,
+                one.num_chars,
+            )
+        assert lm.perplexity(texts[::-1]) == pytest.approx(lm.perplexity(texts), rel=1e-6)
+    assert alone[-1].num_tokens == 1 and alone[-1].nll == pytest.approx(nll(reference, [3], [3]), rel=1e-5)
+
+
+def test_transformers_as_the_engine_scores_alike(pair, works, tmp_path):
+    lm, _ = pair
+    lm.model.save_pretrained(tmp_path / "m")
+    lm.tokenizer.save(tmp_path / "m")
+    rival = TransformersScorer(str(tmp_path / "m"), "cpu", "auto")
+    for ours, theirs_ in zip(lm.scores(works[:4]), score_texts(rival, works[:4]), strict=True):
+        assert theirs_.nll == pytest.approx(ours.nll, rel=1e-5) and theirs_.num_tokens == ours.num_tokens
+    with pytest.raises(JaneoxError, match="transformers cannot open it"):
+        TransformersScorer(str(tmp_path / "nowhere"), "cpu", "auto")
+
+
+@pytest.mark.parametrize("stride", [0, 65, -1])
+def test_a_stride_that_makes_no_sense(pair, stride):
+    with pytest.raises(JaneoxError, match="between 1 and the model's context of 64"):
+        pair[0].score("猫", stride)
+
+
+def test_intervals_cover_the_truth_about_95_times_in_100():
+    random = np.random.default_rng(0)
+    covered = 0
+    for trial in range(100):
+        scores = [Score(float(value), 100, 300, 100) for value in random.normal(300, 60, 50)]
+        low, high = interval(scores, lambda score: score.loss, seed=trial)
+        assert low < sum(scores, Score()).loss < high
+        covered += low <= 3.0 <= high
+    assert 0.88 < covered / 100 < 0.99
+    assert interval(scores, lambda score: score.loss, 1) == interval(scores, lambda score: score.loss, 1)
+    assert interval(scores[:1], lambda score: score.loss) == (None, None)
 
 
 def test_shards_are_scored_whole_by_source(pair, tmp_path):

@@ -12,7 +12,7 @@ ORDER = [
     "corpus.document", "corpus.read", "corpus.clean", "corpus.pipeline", "corpus.report",
     "tokenizer_model", "tokenizer_export", "tokenizer", "tokenizer_train", "shards", "tokenize", "batches",
     "device", "weights", "model", "loss", "optim", "checkpoint",
-    "evaluate", "generate", "lm", "train", "plot", "pretrain", "commands", "pipeline", "cli",
+    "evaluate", "generate", "lm", "train", "plot", "pretrain", "rival", "commands", "pipeline", "cli",
 ]  # fmt: skip
 NO_TORCH = [*ORDER[: ORDER.index("device")], "plot", "cli"]
 LAZY = {("tokenizer_export", "tokenizer")}  # saving a tokenizer exports it, exporting loads one

@@ -158,7 +158,7 @@ def test_generate_and_evaluate_find_the_newest_run(run, tmp_path, monkeypatch):
     one, other = (janeox("generate", "東京は、", "--seed", "5").stdout for _ in range(2))
     assert one == other and one.startswith("東京は、")
     done = janeox("evaluate")
-    assert done.returncode == 0 and "books" in done.stdout and "bits per byte" in done.stdout
+    assert done.returncode == 0 and "books" in done.stdout and "Perplexity" in done.stdout
     done = janeox("plot", "runs/mine")
     assert done.returncode == 0 and "loss.png" in done.stdout
 
@@ -172,6 +172,10 @@ def test_evaluate_scores_files(run, tmp_path):
     score = package.load(folder / "model").score(texts)
     assert done.returncode == 0
     assert f"{score.perplexity:.2f}" in done.stdout and f"{score.bits_per_byte:.4f}" in done.stdout
+    other = ("--engine", "transformers", "--json-file", tmp_path / "scores.json")
+    assert janeox("evaluate", file, "--model", folder / "model", *other).returncode == 0
+    table = json.loads((tmp_path / "scores.json").read_text())["a.txt"]
+    assert table["perplexity"] == pytest.approx(score.perplexity, rel=1e-4) and table["documents"] == 2
 
 
 def test_embedded_corpus_is_there_and_small():
