@@ -26,7 +26,7 @@ def new_folder(path: Path | str) -> Iterator[Path]:
         JaneoxError: the disk is full or `path` cannot be written; names the path.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_name(path)
     try:
         if partial.exists():
             shutil.rmtree(partial)
@@ -52,7 +52,7 @@ def new_file(path: Path | str) -> Iterator[Path]:
         JaneoxError: the disk is full or `path` cannot be written; names the path.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -65,6 +65,11 @@ def new_file(path: Path | str) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def partial_name(path: Path) -> Path:
+    """Where what will be `path` is written."""
+    return path.with_name(f".{path.name}.partial")
 
 
 def _writing_failed(path: Path, error: OSError) -> JaneoxError:

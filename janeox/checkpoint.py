@@ -7,7 +7,7 @@ batches are a function of the step.
 import errno
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,16 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
-from janeox.atomic import new_folder
+from janeox.atomic import new_folder, partial_name
 from janeox.errors import JaneoxError
 from janeox.model import GPTNeoX
+from janeox.parallel import World, barrier
 
 
-def save_state(folder: Path, step: int, data: str, model: GPTNeoX, optimizers: list[torch.optim.Optimizer]) -> None:
-    """Writes `folder`, whole or not at all.
+def save_state(
+    folder: Path, step: int, data: str, model: GPTNeoX, optimizers: list[torch.optim.Optimizer], world: World
+) -> None:
+    """Writes `folder`, whole or not at all; all processes call it and each writes its part.
 
     Args:
         step: optimizer steps taken.
@@ -32,7 +35,8 @@ def save_state(folder: Path, step: int, data: str, model: GPTNeoX, optimizers: l
         JaneoxError: the disk is full or cannot be written.
     """
     weights, optimizer = get_state_dict(model, optimizers)
-    with new_folder(folder) as new:
+    with new_folder(folder) if world.is_first else nullcontext(partial_name(folder)) as new:
+        barrier(world)  # the folder is there
         try:
             with _quiet():
                 dcp.save({"model": weights, "optimizer": optimizer, "step": step, "data": data}, checkpoint_id=new)

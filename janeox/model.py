@@ -242,11 +242,13 @@ class GPTNeoX(nn.Module):
         with new_folder(folder) as new:
             self.write_files(new, dtype)
 
-    def write_files(self, folder: Path, dtype: torch.dtype | None = None) -> None:
-        """The files of `save_pretrained`, into an existing folder."""
+    def write_files(
+        self, folder: Path, dtype: torch.dtype | None = None, weights: dict[str, Tensor] | None = None
+    ) -> None:
+        """The files of `save_pretrained`, into an existing folder; `weights` in place of the model's own."""
         dtype = dtype or self.dtype
         name = str(dtype).removeprefix("torch.")
-        tensors = {key: tensor.detach().to(dtype) for key, tensor in self.state_dict().items()}
+        tensors = {key: tensor.detach().to(dtype) for key, tensor in (weights or self.state_dict()).items()}
         if self.config.tie_word_embeddings:
             del tensors["embed_out.weight"]
         write_weights(tensors, folder)

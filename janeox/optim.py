@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from janeox.config import OptimConfig
+from janeox.parallel import cut_like, whole
 
 # Coefficients of the quintic Newton-Schulz iteration (Keller Jordan, "Muon", 2024): steep at 0, so that five rounds
 # bring all singular values near 1.
@@ -35,7 +36,7 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
                 momentum.lerp_(parameter.grad, 1 - group["momentum"])
-                update = parameter.grad.lerp(momentum, group["momentum"])  # Nesterov
+                update = whole(parameter.grad.lerp(momentum, group["momentum"]))  # Nesterov
                 if group["fused"]:
                     split = (
                         update.view(-1, 3, self.head_dim, update.shape[1]).transpose(0, 1).flatten(1, 2)
@@ -46,7 +47,9 @@ class Muon(torch.optim.Optimizer):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 # An orthogonal (n, m) matrix has RMS 1/√max(n, m); AdamW's updates have about 0.2.
                 rows = parameter.shape[0] // 3 if group["fused"] else parameter.shape[0]
-                parameter.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(rows, parameter.shape[1])))
+                parameter.add_(
+                    cut_like(update, parameter), alpha=-group["lr"] * 0.2 * math.sqrt(max(rows, parameter.shape[1]))
+                )
 
 
 def orthogonalize(matrix: Tensor, rounds: int = 5) -> Tensor:

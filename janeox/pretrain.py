@@ -9,12 +9,13 @@ from torch import Tensor
 
 from janeox.atomic import new_file
 from janeox.batches import Batches
-from janeox.device import autocast, pick_device
+from janeox.device import autocast
 from janeox.errors import JaneoxError
 from janeox.evaluate import Score, score_shards, unigram_entropy
 from janeox.lm import LM
 from janeox.loss import next_token_loss
 from janeox.model import GPTNeoX
+from janeox.parallel import World, check_rows, join, shard
 from janeox.plot import plot_run
 from janeox.recipe import read_recipe, to_table
 from janeox.settings import Pretrain
@@ -46,12 +47,16 @@ def run_pretrain(settings: Pretrain) -> None:
     shards = Shards(settings.shards or out / "shards")
     tokenizer = load_tokenizer(settings.tokenizer_folder, out)
     _check_fit(settings, shards, tokenizer)
-    _check_same_run(settings)
+    world = join(settings.train.device)
     rows = data.batch_tokens // data.sequence_length
+    check_rows(rows, world)
+    _check_same_run(settings, world)
     batches = Batches(shards, data.weights, data.sequence_length, rows, settings.train.seed)
-    device = pick_device(settings.train.device)
+    device = world.device
     generator = torch.Generator().manual_seed(settings.train.seed)
     model = GPTNeoX(settings.model).initialize(generator).to(device)
+    num_parameters = sum(p.numel() for p in model.parameters())
+    shard(model, world)
     num_steps = max(1, settings.train.tokens // data.batch_tokens)
     entropy = unigram_entropy(shards)
     lm = LM(model, tokenizer)
@@ -65,22 +70,26 @@ def run_pretrain(settings: Pretrain) -> None:
         prompt = settings.train.sample_prompt
         return prompt + lm.generate(prompt, max_new_tokens=60, temperature=0.8, top_p=0.9, seed=step)
 
-    num_parameters, epochs = sum(p.numel() for p in model.parameters()), num_steps * rows / batches.windows_per_epoch
-    print(f"{num_parameters:,} parameters on {device}; {num_steps:,} steps of {data.batch_tokens:,} tokens")
-    print(f"{num_steps * data.batch_tokens:,} tokens in all, {epochs:.2f} epochs")
+    if world.is_first:
+        where = f"{device}" if world.size == 1 else f"{world.size} × {device.type}"
+        print(f"{num_parameters:,} parameters on {where}; {num_steps:,} steps of {data.batch_tokens:,} tokens")
+        epochs = num_steps * rows / batches.windows_per_epoch
+        print(f"{num_steps * data.batch_tokens:,} tokens in all, {epochs:.2f} epochs")
     task = Task(
         model=model,
         tokenizer=tokenizer,
-        batch=lambda step: torch.from_numpy(batches.batch(step)),
+        batch=lambda step: torch.from_numpy(batches.batch(step, world.rank, world.size)),
         objective=next_token_objective,
         validate=validate,
         sample=sample,
         data=hashlib.sha256((shards.folder / MANIFEST).read_bytes()).hexdigest()[:16],
         num_steps=num_steps,
         tokens_per_step=data.batch_tokens,
+        world=world,
     )
     train(out, task, settings.optim, settings.train, data.micro_batch_rows)
-    plot_run(out, out / "loss.png", unigram_entropy=entropy or None)
+    if world.is_first:
+        plot_run(out, out / "loss.png", unigram_entropy=entropy or None)
 
 
 def figures(scores: dict[str, Score]) -> dict[str, Any]:
@@ -120,7 +129,7 @@ def _check_fit(settings: Pretrain, shards: Shards, tokenizer: Tokenizer) -> None
         )
 
 
-def _check_same_run(settings: Pretrain) -> None:
+def _check_same_run(settings: Pretrain, world: World) -> None:
     """Writes `out/config.toml`, or where one stands beside a state, makes sure that it says the same."""
     file = settings.out / "config.toml"
     if (settings.out / "state").exists() and file.exists():
@@ -134,6 +143,8 @@ def _check_same_run(settings: Pretrain) -> None:
                 f"{settings.out}: holds a run with other settings ({key} was {before.get(key)!r}, now "
                 f"{now.get(key)!r}); give another --out folder, or remove this one to train anew"
             )
+    if not world.is_first:
+        return
     with new_file(file) as new:
         new.write_bytes(tomli_w.dumps(to_table(settings)).encode())
 

@@ -11,20 +11,21 @@ SECONDS_BETWEEN_LINES = 10.0
 class Progress:
     """Counts finished work. `total` is None where it is not known beforehand."""
 
-    def __init__(self, what: str, total: float | None, unit: str, start: float):
+    def __init__(self, what: str, total: float | None, unit: str, start: float, shown: bool):
         self.what, self.total, self.unit, self.start = what, total, unit, start
         self.done = start
         self.note = ""
         self.started = time.monotonic()
         self._drawn = self.started
         self._terminal = sys.stderr.isatty()
+        self._shown = shown
 
     def advance(self, amount: float, note: str | None = None) -> None:
         """Adds `amount` finished units; `note` stands at the end of the line until the next one."""
         self.done += amount
         self.note = self.note if note is None else note
         now = time.monotonic()
-        if now - self._drawn >= (0.2 if self._terminal else SECONDS_BETWEEN_LINES):
+        if self._shown and now - self._drawn >= (0.2 if self._terminal else SECONDS_BETWEEN_LINES):
             self._drawn = now
             self._draw()
 
@@ -47,22 +48,25 @@ class Progress:
 
     def print(self, text: str) -> None:
         """Prints a line that stays, above the progress line."""
-        self.clear()
-        print(text, file=sys.stderr, flush=True)
+        if self._shown:
+            self.clear()
+            print(text, file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Wipes the line, so that something else can be printed."""
-        if self._terminal:
+        if self._terminal and self._shown:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 @contextmanager
-def progress(what: str, total: float | None = None, unit: str = "", start: float = 0.0) -> Iterator[Progress]:
+def progress(
+    what: str, total: float | None = None, unit: str = "", start: float = 0.0, shown: bool = True
+) -> Iterator[Progress]:
     """`with progress("reading", total=size, unit="bytes") as bar: … bar.advance(n)`; writes to stderr.
 
-    `start` is what was finished before; it does not count towards the speed.
+    `start` is what was finished before; it does not count towards the speed. Nothing is written unless `shown`.
     """
-    bar = Progress(what, total, unit, start)
+    bar = Progress(what, total, unit, start, shown)
     try:
         yield bar
     finally:

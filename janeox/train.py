@@ -4,6 +4,7 @@ Nothing in it depends on what came before a save: a batch is a function of the s
 step's own batch. So twenty steps equal ten, a kill, and ten more, bit for bit.
 """
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from janeox.device import autocast
 from janeox.metrics import Metrics
 from janeox.model import GPTNeoX
 from janeox.optim import build, learning_rate
+from janeox.parallel import World, sync_gradients, total, whole, whole_weights
 from janeox.progress import progress
 from janeox.tokenizer import Tokenizer
 
@@ -46,6 +48,8 @@ class Task:
     """Fingerprint of what `batch` reads."""
     num_steps: int
     tokens_per_step: int
+    world: World
+    """The processes that train together; all call `train`, the first one prints and writes."""
 
 
 def train(folder: Path, task: Task, optim: OptimConfig, config: TrainConfig, micro_batch_rows: int) -> None:
@@ -61,42 +65,48 @@ def train(folder: Path, task: Task, optim: OptimConfig, config: TrainConfig, mic
     model = task.model
     optimizers = build(model, optim, model.config.head_dim)
     state = folder / "state"
+    world = task.world
     first = load_state(state, task.data, model, optimizers) if state.exists() else 0
-    metrics = Metrics(folder / "metrics.jsonl", first)
+    metrics = Metrics(folder / "metrics.jsonl", first) if world.is_first else None
     compile_layers(model, config)
 
     def save(step: int) -> None:
         # The model first: if the two are torn apart by a kill, the older state makes the same model again.
-        with new_folder(folder / "model") as new:
-            model.write_files(new, getattr(torch, config.save_dtype))
-            task.tokenizer.save(new)
-        save_state(state, step, task.data, model, optimizers)
+        weights = whole_weights(model)
+        if world.is_first:
+            with new_folder(folder / "model") as new:
+                model.write_files(new, getattr(torch, config.save_dtype), weights)
+                task.tokenizer.save(new)
+        save_state(state, step, task.data, model, optimizers, world)
 
-    with progress("train", task.num_steps, "steps", start=first) as bar, interrupts() as stop:
+    with progress("train", task.num_steps, "steps", start=first, shown=world.is_first) as bar, interrupts() as stop:
         for step in range(first, task.num_steps):
             started = time.monotonic()
             rate = learning_rate(step, task.num_steps, optim)
+            rows = task.batch(step)
             loss, norm = take_step(
-                model, optimizers, task.objective, task.batch(step), micro_batch_rows, rate, optim, config
+                model, optimizers, task.objective, rows, micro_batch_rows, rate, optim, config, world
             )
             done, last = step + 1, step + 1 == task.num_steps
             seconds = time.monotonic() - started
             bar.advance(1, note=f"loss {loss:.3f}, {task.tokens_per_step / seconds:,.0f} tokens/s")
-            if done % config.log_every == 0 or last or done == 1:
+            stopping = total(torch.tensor(float(len(stop))), world) > 0  # a signal may have reached one process only
+            if metrics and (done % config.log_every == 0 or last or done == 1):
                 row = {"loss": loss, "learning_rate": rate, "grad_norm": norm}
                 metrics.write(done, done * task.tokens_per_step, row, seconds)
             if done % config.evaluate_every == 0 or last:
                 started = time.monotonic()
                 model.eval()
                 figures = task.validate()
-                metrics.write(done, done * task.tokens_per_step, figures, time.monotonic() - started)
+                if metrics:
+                    metrics.write(done, done * task.tokens_per_step, figures, time.monotonic() - started)
                 shown = [f"{name} {value:.3f}" for name, value in figures.items() if isinstance(value, float)]
                 bar.print(f"step {done}: {', '.join(shown)}")
             if config.sample_every and (done % config.sample_every == 0) and not last:
                 bar.print(f"step {done}: {task.sample(done)}")
-            if done % config.save_every == 0 or last or stop:
+            if done % config.save_every == 0 or last or stopping:
                 save(done)
-            if stop:
+            if stopping:
                 bar.print(f"stopped and saved at step {done}; the same command goes on from there")
                 raise KeyboardInterrupt
     if first == task.num_steps:
@@ -112,33 +122,36 @@ def take_step(
     rate: float,
     optim: OptimConfig,
     config: TrainConfig,
+    world: World,
 ) -> tuple[float, float]:
-    """One optimizer step over `rows`, in portions. Returns (loss a token, gradient norm), from before the step.
+    """One optimizer step over this process's `rows`, in portions; returns loss a token and gradient norm before it.
 
     Gradients are those of the loss summed over all tokens, divided by their number: portions of unequal length count by
     their tokens. Where loss or norm are not finite, the weights are left as they are.
     """
     model.train()
-    total, count = torch.zeros((), device=model.device), torch.zeros((), device=model.device)
-    for portion in rows.split(micro_batch_rows):
+    sums = torch.zeros(2, device=world.device)  # of the loss, and of the tokens
+    portions = rows.split(micro_batch_rows)
+    for number, portion in enumerate(portions, 1):
+        sync_gradients(model, number == len(portions))
         with autocast(config.dtype, model.device):
-            loss_sum, num_tokens = objective(model, portion.to(model.device, non_blocking=True))
+            loss_sum, num_tokens = objective(model, portion.to(world.device, non_blocking=True))
         loss_sum.backward()
-        total += loss_sum.detach()
-        count += num_tokens
+        sums += torch.stack((loss_sum.detach(), num_tokens))
+    loss, count = total(sums, world).tolist()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    torch._foreach_div_(gradients, count)
-    norm = torch.nn.utils.get_total_norm(gradients)
+    torch._foreach_div_(gradients, count / world.size)  # they are averages over the processes
+    norm = whole(torch.nn.utils.get_total_norm(gradients)).item()
     if optim.clip_norm:
-        torch._foreach_mul_(gradients, torch.clamp(optim.clip_norm / (norm + 1e-6), max=1.0))
-    if torch.isfinite(norm + total):
+        torch._foreach_mul_(gradients, min(1.0, optim.clip_norm / (norm + 1e-6)))
+    if math.isfinite(norm + loss):
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
     for optimizer in optimizers:
         optimizer.zero_grad()
-    return (total / count).item(), norm.item()
+    return loss / count, norm
 
 
 def compile_layers(model: GPTNeoX, config: TrainConfig) -> None:

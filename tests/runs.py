@@ -43,6 +43,7 @@ save_every = 5
 evaluate_every = 10
 sample_every = 0
 log_every = 1
+dtype = "float32"
 """
 
 

@@ -11,7 +11,7 @@ ORDER = [
     "errors", "atomic", "progress", "config", "settings", "recipe", "metrics",
     "corpus.document", "corpus.read", "corpus.clean", "corpus.pipeline", "corpus.report",
     "tokenizer_model", "tokenizer_export", "tokenizer", "tokenizer_train", "shards", "tokenize", "batches",
-    "device", "weights", "model", "loss", "optim", "checkpoint",
+    "device", "weights", "model", "loss", "parallel", "optim", "checkpoint",
     "evaluate", "generate", "lm", "train", "plot", "pretrain", "rival", "commands", "pipeline", "cli",
 ]  # fmt: skip
 NO_TORCH = [*ORDER[: ORDER.index("device")], "plot", "cli"]

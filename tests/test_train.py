@@ -12,9 +12,12 @@ from janeox.config import GPTNeoXConfig, OptimConfig, TrainConfig
 from janeox.metrics import Metrics, read_metrics
 from janeox.model import GPTNeoX
 from janeox.optim import build
+from janeox.parallel import World
 from janeox.pretrain import next_token_objective
 from janeox.train import take_step
 from runs import janeox, metrics, start, write_recipe
+
+ALONE = World(torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +117,7 @@ def test_portions_of_a_batch_give_its_gradient():
         optim = OptimConfig(learning_rate=0.01)
         optimizers = build(model, optim, model.config.head_dim)
         loss, norm = take_step(
-            model, optimizers, next_token_objective, rows, portion, 0.01, optim, TrainConfig(dtype="float32")
+            model, optimizers, next_token_objective, rows, portion, 0.01, optim, TrainConfig(dtype="float32"), ALONE
         )
         results.append((loss, norm, model.embed_out.weight.detach()))
     for loss, norm, weight in results[1:]:
@@ -132,9 +135,9 @@ def test_a_step_that_is_not_finite_leaves_the_weights():
         loss, count = next_token_objective(model, rows)
         return loss * float("inf"), count
 
-    loss, _ = take_step(model, optimizers, broken, rows, 6, 0.01, optim, TrainConfig(dtype="float32"))
+    loss, _ = take_step(model, optimizers, broken, rows, 6, 0.01, optim, TrainConfig(dtype="float32"), ALONE)
     assert loss == float("inf") and all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    take_step(model, optimizers, next_token_objective, rows, 6, 0.01, optim, TrainConfig(dtype="float32"))
+    take_step(model, optimizers, next_token_objective, rows, 6, 0.01, optim, TrainConfig(dtype="float32"), ALONE)
     assert all(torch.isfinite(value).all() for value in model.parameters())
     assert not torch.equal(model.embed_out.weight, before["embed_out.weight"])
 
@@ -147,7 +150,9 @@ def test_clipping_bounds_the_update():
     optimizers[0].register_step_pre_hook(
         lambda optimizer, *_: seen.append(torch.nn.utils.get_total_norm([p.grad for p in model.parameters()]).item())
     )
-    _, norm = take_step(model, optimizers, next_token_objective, rows, 6, 0.01, optim, TrainConfig(dtype="float32"))
+    _, norm = take_step(
+        model, optimizers, next_token_objective, rows, 6, 0.01, optim, TrainConfig(dtype="float32"), ALONE
+    )
     assert norm > 0.1 and seen == [pytest.approx(1e-3, rel=0.01)]
 
 
