@@ -1,11 +1,13 @@
 """Text ↔ ids with sentencepiece underneath, and decoding of a stream of ids into whole characters."""
 
 import hashlib
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import sentencepiece
 
 from janeox.atomic import new_file
@@ -127,6 +129,16 @@ class Tokenizer:
     def batch(self, texts: Iterable[str], *, threads: int = 1) -> list[list[int]]:
         """`encode` of each text, over `threads` threads."""
         return self.processor.encode([_utf8(text) for text in texts], num_threads=threads)
+
+    def arrays(self, texts: Sequence[str], *, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """`encode` of each text, as arrays: the ids of all texts end to end, and how many ids each text has (int64).
+
+        Ids are uint16 where the vocabulary allows (at most 65,536 pieces), else int32.
+        """
+        batch = self.batch(texts, threads=threads)
+        lengths = np.fromiter(map(len, batch), np.int64, len(batch))
+        dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.int32
+        return np.fromiter(itertools.chain.from_iterable(batch), dtype, int(lengths.sum())), lengths
 
     def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
         """Text of `ids`. Control pieces give nothing, or with `special=True` their strings.

@@ -1,6 +1,7 @@
 """Encoding, decoding, streaming and training; sentencepiece itself is the oracle."""
 
 import io
+import itertools
 import pickle
 import random
 from dataclasses import replace
@@ -89,6 +90,14 @@ class TestEncode:
         expected = [tokenizer.encode(text) for text in texts]
         assert tokenizer.batch(iter(texts)) == tokenizer.batch(texts, threads=2) == expected
         assert tokenizer.batch([]) == []
+
+    def test_arrays_are_the_ids_end_to_end(self, tokenizer):
+        expected = [tokenizer.encode(text) for text in LINES]
+        for threads in (1, 2):
+            ids, lengths = tokenizer.arrays(LINES, threads=threads)
+            assert (ids.dtype, lengths.dtype) == (numpy.uint16, numpy.int64)
+            assert ids.tolist() == list(itertools.chain(*expected)) and lengths.tolist() == list(map(len, expected))
+        assert [len(array) for array in tokenizer.arrays([])] == [0, 0]
 
     def test_a_newline_is_one_token(self, tokenizer):
         assert len(tokenizer.encode("\n")) == 1
@@ -275,7 +284,7 @@ class TestTrain:
     def test_verb_with_bad_input(self, tmp_path):
         bad = tmp_path / "bad.txt"
         bad.write_bytes("猫である".encode("euc-jp"))
-        cases = [((), r"out/corpus: cannot be read"), ((tmp_path / "no",), "no: cannot be read"), ((bad,), "not UTF-8")]
+        cases = [((), r"out/corpus: no such folder"), ((tmp_path / "no",), "no: cannot be read"), ((bad,), "not UTF-8")]
         for inputs, message in cases:
             with pytest.raises(JaneoxError, match=message):
                 run_train_tokenizer(TrainTokenizer(tmp_path / "out", inputs, SMALL))
