@@ -66,6 +66,22 @@ class TrainTokenizer:
 
 
 @dataclass
+class ExportTokenizer:
+    """A folder with spiece.model → the same with the files by which transformers and tokenizers read it rightly."""
+
+    folder: Path = Path("runs/run/tokenizer")
+    """The folder, also as a bare argument; a replaced tokenizer_config.json is kept beside the new one."""
+
+
+@dataclass
+class Doctor:
+    """Says which libraries installed here read a tokenizer folder wrongly, with an example; status 1 if any does."""
+
+    folder: Path = Path("runs/run/tokenizer")
+    """The folder, also as a bare argument."""
+
+
+@dataclass
 class Tokenize:
     """Clean documents → token shards (.bin/.idx, as gpt-neox and Megatron read them)."""
 

@@ -17,6 +17,7 @@ from janeox.tokenizer_model import ModelFile, PieceType, read_model
 MODEL_NAMES = ("spiece.model", "tokenizer.model")
 SPACE = "▁"  # how sentencepiece writes a space inside a piece
 REPLACEMENT = "\ufffd"
+_CHARACTER = re.compile("[\ud800-\udbff][\udc00-\udfff]|.", re.DOTALL)  # a pair of surrogates is one character
 
 
 class Tokenizer:
@@ -121,6 +122,25 @@ class Tokenizer:
                 ids += [self.control_ids[part]] if part in self.control_ids else self.encode(part)
             return ids
         return self.processor.encode(_utf8(text))
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of `text` and, for each, the (start, end) of the characters of the raw text that it came from.
+
+        Pieces that spell one character together (bytes, or 平 and 成 from ㍻) share its span. A space that the model
+        itself puts first has an empty one, and characters that its normalisation drops may lie in none.
+        """
+        utf8 = _utf8(text).decode("utf-8")
+        found = self.processor.encode(utf8, out_type="offset_mapping")
+        spans: list[tuple[int, int]] = found["offsets"]
+        first = 1 if self.file.add_dummy_prefix and found["pieces"][:1] == [SPACE] else 0
+        for at in range(len(spans) - 2, first - 1, -1):
+            start, end = spans[at]
+            if start == end == spans[at + 1][0]:
+                spans[at] = spans[at + 1]
+        if len(utf8) != len(text):  # surrogate pairs became one character each
+            raw = [match.start() for match in _CHARACTER.finditer(text)] + [len(text)]
+            spans = [(raw[start], raw[end]) for start, end in spans]
+        return found["ids"], spans
 
     def tokenize(self, text: str) -> list[str]:
         """The pieces of `text`: a space is written ▁, a byte `<0xE3>`."""
