@@ -63,6 +63,8 @@ class TrainTokenizer:
     input: tuple[Path, ...] = ()
     """Cleaned corpus folders (their training split is read) or corpus files; none: the run's own corpus/."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    compare: tuple[Path, ...] = ()
+    """Other tokenizers, as folders or model files, whose figures are printed beside."""
 
 
 @dataclass

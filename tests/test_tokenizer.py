@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import pickle
 import random
 from dataclasses import replace
@@ -295,7 +296,13 @@ class TestTrain:
         run_train_tokenizer(settings)
         assert len(Tokenizer.load(tmp_path / "out" / "tokenizer")) == 1500
         output = capfd.readouterr()
-        assert output.out.count("\n") == 1 and output.err == ""
+        assert "longest pieces: " in output.out and "a.txt" in output.out
+        assert output.err == ""
+        report = json.loads((tmp_path / "out" / "tokenizer" / "report.json").read_text(encoding="utf-8"))
+        assert report["texts"]["a.txt"]["characters"] > 1000
+        compared = replace(settings, compare=(tmp_path / "out" / "tokenizer",))
+        run_train_tokenizer(compared)
+        assert json.loads((tmp_path / "out" / "tokenizer" / "report.json").read_text(encoding="utf-8")) == report
 
     def test_verb_with_bad_input(self, tmp_path):
         bad = tmp_path / "bad.txt"
