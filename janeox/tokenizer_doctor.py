@@ -21,6 +21,7 @@ from janeox.tokenizer_export import FILES, export
 
 CONFIG = "tokenizer_config.json"
 BACKUP = CONFIG + ".before-janeox"
+KEPT = ("model_max_length", "chat_template")
 # The card's examples first, then one string for each way in which libraries were seen to go wrong.
 PROBES = (
     "吾輩は猫である",
@@ -165,26 +166,31 @@ def _escaped(text: str) -> str:
 def repair(folder: Path | str) -> list[str]:
     """Writes the files for other libraries beside a folder's sentencepiece model; returns what changed, a line each.
 
-    A tokenizer_config.json that was there is kept as tokenizer_config.json.before-janeox, the oldest one only.
+    A tokenizer_config.json that was there is kept as tokenizer_config.json.before-janeox, the oldest one only; its
+    `model_max_length` and `chat_template` live on in the new one.
 
     Raises:
         JaneoxError: as `export`.
     """
     folder = Path(folder)
     before = {name: _bytes(folder / name) for name in FILES}
-    named = _table(folder / CONFIG).get("tokenizer_class")
-    old = before[CONFIG]
-    export(folder)
+    former, old = _table(folder / CONFIG), before[CONFIG]
     changes = []
+    named = former.get("tokenizer_class")
+    if old is not None and named != "PreTrainedTokenizerFast" and not (folder / BACKUP).exists():
+        with new_file(folder / BACKUP) as partial:  # first of all, so that a kill loses nothing
+            partial.write_bytes(old)
+        changes.append(f"{BACKUP}: the former one, which named the class {named!r}")
+    export(folder)
+    if kept := {key: former[key] for key in KEPT if key in former}:
+        with new_file(folder / CONFIG) as partial:
+            table = json.dumps(_table(folder / CONFIG) | kept, ensure_ascii=False, indent=2)
+            partial.write_text(table + "\n", encoding="utf-8")
     for name in FILES:
         if before[name] is None:
             changes.append(f"{name}: new")
         elif before[name] != _bytes(folder / name):
             changes.append(f"{name}: replaced")
-    if old is not None and old != _bytes(folder / CONFIG) and not (folder / BACKUP).exists():
-        with new_file(folder / BACKUP) as partial:
-            partial.write_bytes(old)
-        changes.append(f"{BACKUP}: the former one, which named the class {named!r}")
     return changes
 
 

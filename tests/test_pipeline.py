@@ -137,6 +137,31 @@ def test_the_cards_snippet_under_transformers_4(run):
     check_snippet(folder, run_transformers4(head + SNIPPET + RESULT))
 
 
+@pytest.mark.parametrize("version", [4, 5])
+def test_the_cards_snippet_on_a_repaired_folder(run, tmp_path, capsys, version):
+    """A folder as the rinna series has them: no tokenizer.json, a T5 class. Repaired, it runs the card's code."""
+    folder = shutil.copytree(run[0], tmp_path / "run")
+    model = folder / "model"
+    for name in ("tokenizer.json", "special_tokens_map.json"):
+        (model / name).unlink()
+    roles = {"eos_token": "</s>", "unk_token": "[UNK]", "pad_token": "[PAD]", "bos_token": "<s>", "extra_ids": 0}
+    rinna = roles | {"tokenizer_class": "T5Tokenizer", "model_max_length": 99}
+    (model / "tokenizer_config.json").write_text(json.dumps(rinna))
+    assert janeox("doctor", model).returncode == 1
+    done = janeox("export-tokenizer", model)
+    assert done.returncode == 0 and "T5Tokenizer" in done.stdout
+    assert janeox("doctor", model).returncode == 0
+    assert json.loads((model / "tokenizer_config.json").read_text())["model_max_length"] == 99
+    assert json.loads((model / "tokenizer_config.json.before-janeox").read_text()) == rinna
+    if version == 4:
+        head = f"NAME, EXAMPLES = {str(model)!r}, {EXAMPLES!r}\n"
+        result = run_transformers4(head + SNIPPET + RESULT)
+    else:
+        exec(SNIPPET + RESULT, {"NAME": str(model), "EXAMPLES": EXAMPLES})
+        result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    check_snippet(folder, result)
+
+
 def test_transformers_computes_the_same(run):
     folder, _, _ = run
     lm = package.load(folder / "model")
