@@ -34,6 +34,18 @@ VERBS = {
         "janeox.tokenizer_train:run_train_tokenizer",
         "clean documents → a sentencepiece tokenizer",
     ),
+    "export-tokenizer": Verb(
+        settings.ExportTokenizer,
+        "janeox.tokenizer_doctor:run_export_tokenizer",
+        "repairs a tokenizer folder for other libraries",
+        positional="folder",
+    ),
+    "doctor": Verb(
+        settings.Doctor,
+        "janeox.tokenizer_doctor:run_doctor",
+        "which libraries misread a tokenizer folder",
+        positional="folder",
+    ),
     "tokenize": Verb(settings.Tokenize, "janeox.tokenize:run_tokenize", "clean documents → token shards"),
     "pretrain": Verb(
         settings.Pretrain, "janeox.pretrain:run_pretrain", "token shards → a model; goes on where it stopped"

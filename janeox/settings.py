@@ -63,6 +63,24 @@ class TrainTokenizer:
     input: tuple[Path, ...] = ()
     """Cleaned corpus folders (their training split is read) or corpus files; none: the run's own corpus/."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    compare: tuple[Path, ...] = ()
+    """Other tokenizers, as folders or model files, whose figures are printed beside."""
+
+
+@dataclass
+class ExportTokenizer:
+    """A folder with spiece.model → the same with the files by which transformers and tokenizers read it rightly."""
+
+    folder: Path = Path("runs/run/tokenizer")
+    """The folder, also as a bare argument; a replaced tokenizer_config.json is kept beside the new one."""
+
+
+@dataclass
+class Doctor:
+    """Says which libraries installed here read a tokenizer folder wrongly, with an example; status 1 if any does."""
+
+    folder: Path = Path("runs/run/tokenizer")
+    """The folder, also as a bare argument."""
 
 
 @dataclass

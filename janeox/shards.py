@@ -55,7 +55,7 @@ class ShardWriter:
         self.lengths: list[int] = []
         self._file = open(_with(stem, ".bin"), "wb")  # noqa: SIM115 (closed by __exit__)
 
-    def append(self, ids: list[int]) -> None:
+    def append(self, ids: list[int] | np.ndarray) -> None:
         """Adds one document; its `</s>` is among the ids."""
         self._file.write(np.asarray(ids, dtype=CODES[self.code]).tobytes())
         self.lengths.append(len(ids))

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -35,10 +36,11 @@ def tokenize_corpus(corpus: Path, tokenizer: Tokenizer, out: Path) -> Shards:
                 row = ShardFile(split, source, f"{split}/{source}-00000", 0, 0, 0, 0)
                 with ShardWriter(folder / row.name, tokenizer.vocab_size) as writer:
                     for texts in _batches(document.text for document in documents):
-                        for text, ids in zip(texts, tokenizer.batch(texts), strict=True):
-                            writer.append([*ids, eos])
+                        ids, lengths = tokenizer.arrays(texts)
+                        for text, document in zip(texts, np.split(ids, np.cumsum(lengths)[:-1]), strict=True):
+                            writer.append(np.append(document, ids.dtype.type(eos)))
                             row.num_documents += 1
-                            row.num_tokens += len(ids) + 1
+                            row.num_tokens += len(document) + 1
                             row.num_chars += len(text)
                             row.num_bytes += len(text.encode())
                         bar.advance(len(texts), note=f"{split} {source}")

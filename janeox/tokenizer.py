@@ -1,11 +1,13 @@
 """Text ↔ ids with sentencepiece underneath, and decoding of a stream of ids into whole characters."""
 
 import hashlib
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import sentencepiece
 
 from janeox.atomic import new_file
@@ -15,6 +17,7 @@ from janeox.tokenizer_model import ModelFile, PieceType, read_model
 MODEL_NAMES = ("spiece.model", "tokenizer.model")
 SPACE = "▁"  # how sentencepiece writes a space inside a piece
 REPLACEMENT = "\ufffd"
+_CHARACTER = re.compile("[\ud800-\udbff][\udc00-\udfff]|.", re.DOTALL)  # a pair of surrogates is one character
 
 
 class Tokenizer:
@@ -120,6 +123,25 @@ class Tokenizer:
             return ids
         return self.processor.encode(_utf8(text))
 
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of `text` and, for each, the (start, end) of the characters of the raw text that it came from.
+
+        Pieces that spell one character together (bytes, or 平 and 成 from ㍻) share its span. A space that the model
+        itself puts first has an empty one, and characters that its normalisation drops may lie in none.
+        """
+        utf8 = _utf8(text).decode("utf-8")
+        found = self.processor.encode(utf8, out_type="offset_mapping")
+        spans: list[tuple[int, int]] = found["offsets"]
+        first = 1 if self.file.add_dummy_prefix and found["pieces"][:1] == [SPACE] else 0
+        for at in range(len(spans) - 2, first - 1, -1):
+            start, end = spans[at]
+            if start == end == spans[at + 1][0]:
+                spans[at] = spans[at + 1]
+        if len(utf8) != len(text):  # surrogate pairs became one character each
+            raw = [match.start() for match in _CHARACTER.finditer(text)] + [len(text)]
+            spans = [(raw[start], raw[end]) for start, end in spans]
+        return found["ids"], spans
+
     def tokenize(self, text: str) -> list[str]:
         """The pieces of `text`: a space is written ▁, a byte `<0xE3>`."""
         return self.processor.encode(_utf8(text), out_type=str)
@@ -127,6 +149,16 @@ class Tokenizer:
     def batch(self, texts: Iterable[str], *, threads: int = 1) -> list[list[int]]:
         """`encode` of each text, over `threads` threads."""
         return self.processor.encode([_utf8(text) for text in texts], num_threads=threads)
+
+    def arrays(self, texts: Sequence[str], *, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """`encode` of each text, as arrays: the ids of all texts end to end, and how many ids each text has (int64).
+
+        Ids are uint16 where the vocabulary allows (at most 65,536 pieces), else int32.
+        """
+        batch = self.batch(texts, threads=threads)
+        lengths = np.fromiter(map(len, batch), np.int64, len(batch))
+        dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.int32
+        return np.fromiter(itertools.chain.from_iterable(batch), dtype, int(lengths.sum())), lengths
 
     def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
         """Text of `ids`. Control pieces give nothing, or with `special=True` their strings.

@@ -19,6 +19,7 @@ from janeox.tokenizer_model import UNIGRAM, ModelFile, Piece, PieceType
 # with this score any spelling in ordinary pieces beats them. Its penalty for unknown text is relative to the lowest
 # score and grows with it, which changes nothing: unknown text is taken only where nothing else fits.
 NEVER = -1e6
+FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.vocab")
 HIDDEN = (PieceType.UNKNOWN, PieceType.CONTROL, PieceType.UNUSED, PieceType.BYTE)
 # What sentencepiece's nmt_nfkc does beyond NFKC: drop control characters, turn odd white space into a space, keep ～.
 NMT_DROPPED = r"[\x01-\x08\x0B\x0E-\x1F\x7F\x{8F}\x{9F}]"

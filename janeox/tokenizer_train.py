@@ -12,6 +12,7 @@ measured in tokens on 0.74 million characters of held-out prose, encyclopedia an
 
 import heapq
 import io
+import json
 import random
 import re
 import sys
@@ -19,16 +20,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import sentencepiece
+from rich.console import Console
 
 from janeox.atomic import new_folder
 from janeox.config import TokenizerConfig
-from janeox.corpus.pipeline import cleaned
+from janeox.corpus.pipeline import SPLITS, cleaned
 from janeox.corpus.read import BadRows, read_documents
 from janeox.errors import JaneoxError
 from janeox.progress import progress
 from janeox.settings import TrainTokenizer
 from janeox.tokenizer import SPACE, Tokenizer
 from janeox.tokenizer_model import PieceType, read_model, with_scores
+from janeox.tokenizer_report import figures_table, measured, sampled, vocabulary
 
 PAD, UNKNOWN, BOS, EOS = "[PAD]", "[UNK]", "<s>", "</s>"  # ids 0 to 3; 2 and 3 are those of the rinna series
 OTHER_CONTROLS = ("[CLS]", "[SEP]", "[MASK]")
@@ -95,8 +98,18 @@ def run_train_tokenizer(settings: TrainTokenizer) -> None:
     """
     folder = settings.out / "tokenizer"
     tokenizer = train_tokenizer(_read(settings.input or (settings.out / "corpus",)), settings.tokenizer)
+    others = {str(path): Tokenizer.load(path) for path in settings.compare}
+    groups = sampled(_grouped(settings.input or (settings.out / "corpus",)))
+    rows = {name: measured(one, groups) for name, one in ({str(folder): tokenizer} | others).items()}
+    words = vocabulary(tokenizer)
     with new_folder(folder) as new:
         tokenizer.save(new)
+        report = {"texts": rows[str(folder)], "vocabulary": words}
+        (new / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    Console().print(figures_table(rows))
+    print("longest pieces:", " ".join(words["longest"]))
+    print("rarest pieces:", " ".join(words["rarest"]))
+    print("pieces by length:", ", ".join(f"{length}: {count:,}" for length, count in words["lengths"].items()))
     print(f"{folder}: {tokenizer.vocab_size:,} pieces, fingerprint {tokenizer.fingerprint}")
 
 
@@ -150,6 +163,16 @@ def _explained(error: str, config: TokenizerConfig) -> JaneoxError:
             f"{config.character_coverage}"
         )
     return JaneoxError(f"sentencepiece cannot train on this text: {error}")
+
+
+def _grouped(inputs: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    """(group, text): both splits of each source of cleaned folders, and each file."""
+    for path in inputs:
+        if path.is_file():
+            yield from ((path.name, document.text) for document in read_documents(path, path.name, BadRows()))
+        else:
+            for split in SPLITS:
+                yield from ((f"{split} {document.source}", document.text) for document in cleaned(path, split))
 
 
 def _read(inputs: Iterable[Path]) -> Iterator[str]:
