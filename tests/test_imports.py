@@ -10,7 +10,7 @@ from runs import ROOT
 ORDER = [
     "errors", "atomic", "progress", "config", "settings", "recipe", "metrics",
     "corpus.document", "corpus.read", "corpus.clean", "corpus.pipeline", "corpus.report",
-    "tokenizer_model", "tokenizer_export", "tokenizer", "tokenizer_doctor", "tokenizer_gguf", "tokenizer_report",
+    "tokenizer_model", "native", "tokenizer_export", "tokenizer", "tokenizer_doctor", "tokenizer_gguf", "tokenizer_report",
     "tokenizer_train",
     "shards", "tokenize", "batches",
     "device", "weights", "model", "loss", "optim", "checkpoint",

@@ -49,6 +49,7 @@ class Vocabulary {
         first_.assign(characters_ + 1, unknown);
         for (uint32_t code = 1; code <= characters_; ++code) {
             const Node& node = nodes_[root_base_ + code];
+            if (node.owner != root_base_) continue;  // no piece begins with this character
             first_[code].base = node.base;
             if (node.score != kNever) {
                 first_[code].score = node.score;
@@ -71,20 +72,23 @@ class Vocabulary {
     };
 
     void number_characters(std::vector<Piece>& pieces) {
-        std::vector<std::pair<float, uint32_t>> best(kCodePoints, {kNever, 0});  // score, code point
+        std::vector<float> best(kCodePoints, kNever);  // score by code point
+        std::vector<uint32_t> used;
         for (const Piece& piece : pieces) {
             if (piece.text.empty() || piece.text.size() > 255 || piece.id >= kUnknown) {
                 throw std::length_error("a piece is empty or longer than 255 characters");
             }
             longest_ = std::max(longest_, static_cast<uint32_t>(piece.text.size()));
-            for (uint32_t c : piece.text) best[c] = std::max(best[c], {piece.score, c});
+            for (uint32_t c : piece.text) {
+                if (best[c] == kNever) used.push_back(c);
+                best[c] = std::max(best[c], piece.score);
+            }
         }
-        std::sort(best.begin(), best.end(), [](const auto& a, const auto& b) { return a > b; });
-        for (const auto& [score, code_point] : best) {
-            if (score == kNever) break;
-            if (++characters_ > 0xFFFF) throw std::length_error("more than 65,535 characters in the pieces");
-            codes_[code_point] = static_cast<uint16_t>(characters_);
-        }
+        if (used.size() > 0xFFFF) throw std::length_error("more than 65,535 characters in the pieces");
+        std::sort(used.begin(), used.end(), [&](uint32_t a, uint32_t b) {
+            return best[a] != best[b] ? best[a] > best[b] : a < b;
+        });
+        for (uint32_t code_point : used) codes_[code_point] = static_cast<uint16_t>(++characters_);
         for (Piece& piece : pieces) {
             for (uint32_t& c : piece.text) c = codes_[c];
         }
