@@ -20,8 +20,10 @@ check: .venv/ready
 bench: .venv/ready
 	$(BIN)/python -m benchmarks.run
 
-# Made again whenever the dependencies change; an interrupted install leaves no `ready`, so the next call finishes it.
-.venv/ready: pyproject.toml constraints.txt constraints-transformers4.txt
+NATIVE := $(wildcard janeox/native/*)
+
+# Made again whenever the dependencies or the compiled sources change; an interrupted install leaves no `ready`, so the next call finishes it.
+.venv/ready: pyproject.toml constraints.txt constraints-transformers4.txt $(NATIVE)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "janeox needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[test]'

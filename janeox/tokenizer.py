@@ -12,6 +12,7 @@ import sentencepiece
 
 from janeox.atomic import new_file
 from janeox.errors import JaneoxError
+from janeox.native import NativeEncoder, NotCovered
 from janeox.tokenizer_model import ModelFile, PieceType, read_model
 
 MODEL_NAMES = ("spiece.model", "tokenizer.model")
@@ -148,17 +149,34 @@ class Tokenizer:
 
     def batch(self, texts: Iterable[str], *, threads: int = 1) -> list[list[int]]:
         """`encode` of each text, over `threads` threads."""
-        return self.processor.encode([_utf8(text) for text in texts], num_threads=threads)
+        if not self.native:
+            return self.processor.encode([_utf8(text) for text in texts], num_threads=threads)
+        ids, lengths = self.arrays(list(texts), threads=threads)
+        flat = iter(ids.tolist())
+        return [list(itertools.islice(flat, length)) for length in lengths.tolist()]
 
     def arrays(self, texts: Sequence[str], *, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """`encode` of each text, as arrays: the ids of all texts end to end, and how many ids each text has (int64).
 
         Ids are uint16 where the vocabulary allows (at most 65,536 pieces), else int32.
         """
+        if self.native:
+            try:
+                return self.native.encode(texts, threads)
+            except UnicodeEncodeError:
+                return self.native.encode([_utf8(text).decode("utf-8") for text in texts], threads)
         batch = self.batch(texts, threads=threads)
         lengths = np.fromiter(map(len, batch), np.int64, len(batch))
         dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.int32
         return np.fromiter(itertools.chain.from_iterable(batch), dtype, int(lengths.sum())), lengths
+
+    @cached_property
+    def native(self) -> NativeEncoder | None:
+        """The compiled encoder, or None where sentencepiece does the work; the ids are the same."""
+        try:
+            return NativeEncoder(self.file)
+        except NotCovered:
+            return None
 
     def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
         """Text of `ids`. Control pieces give nothing, or with `special=True` their strings.

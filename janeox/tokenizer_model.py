@@ -39,6 +39,8 @@ class ModelFile:
     """By id."""
     algorithm: int = UNIGRAM
     byte_fallback: bool = False
+    treat_whitespace_as_suffix: bool = False
+    """Spaces are joined to the word before them, not to the one after."""
     unknown_surface: str = " ⁇ "
     """What an unknown piece is decoded to."""
     normalization: str = ""
@@ -97,6 +99,8 @@ def _read_trainer(model: ModelFile, data: bytes, start: int, end: int) -> None:
     for number, value, at in _fields(data, start, end):
         if number == 3:
             model.algorithm = value
+        elif number == 24:
+            model.treat_whitespace_as_suffix = bool(value)
         elif number == 35:
             model.byte_fallback = bool(value)
         elif number == 44:

@@ -10,8 +10,8 @@ from runs import ROOT
 ORDER = [
     "errors", "atomic", "progress", "config", "settings", "recipe", "metrics",
     "corpus.document", "corpus.read", "corpus.clean", "corpus.pipeline", "corpus.report",
-    "tokenizer_model", "tokenizer_export", "tokenizer", "tokenizer_doctor", "tokenizer_gguf", "tokenizer_report",
-    "tokenizer_train", "shards", "tokenize", "batches",
+    "tokenizer_model", "native", "tokenizer_export", "tokenizer", "tokenizer_doctor", "tokenizer_gguf",
+    "tokenizer_report", "tokenizer_train", "shards", "tokenize", "batches",
     "device", "weights", "model", "loss", "parallel", "optim", "checkpoint",
     "evaluate", "generate", "lm", "train", "plot", "pretrain", "rival", "commands", "pipeline", "cli",
 ]  # fmt: skip

@@ -1,0 +1,163 @@
+"""The native encoder: sentencepiece's ids of many texts, several times as fast (docs/design.md, "Native encoder")."""
+
+import ctypes
+from collections.abc import Sequence
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import numpy as np
+
+from janeox.tokenizer_model import UNIGRAM, ModelFile, PieceType
+
+VERSION = 1
+"""Of the calls in native/encoder.cpp."""
+PORTION = 4_000_000
+"""Characters handed over at once, 4 bytes each; a longer text is a portion of its own."""
+
+
+class NotCovered(Exception):
+    """This kind of model is not covered, or the library was not built: sentencepiece has to do it."""
+
+
+class _Model(ctypes.Structure):
+    """JaneoxModel of native/encoder.cpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("text", "lengths", "scores", "types", "byte_ids", "rules")),
+        ("rules_size", ctypes.c_int64),
+        ("pieces", ctypes.c_int32),
+        ("unknown_id", ctypes.c_int32),
+        *((name, ctypes.c_uint8) for name in ("dummy_prefix", "trim", "escape")),
+    )
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled library; None where it was not built, or is of another version than this file."""
+    for suffix in EXTENSION_SUFFIXES:
+        file = Path(__file__).with_name("_native" + suffix)
+        if file.exists():
+            try:
+                loaded = ctypes.CDLL(str(file))
+                version = loaded.janeox_encoder_version()
+            except (OSError, AttributeError):
+                continue
+            if version == VERSION:
+                return _declared(loaded)
+    return None
+
+
+def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    pointer, number, count = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    calls: dict[str, tuple[type | None, list[type]]] = {
+        "janeox_encoder_new": (pointer, [pointer, ctypes.c_char_p, ctypes.c_size_t]),
+        "janeox_encoder_free": (None, [pointer]),
+        "janeox_encode": (pointer, [pointer, ctypes.c_char_p, pointer, number, count, pointer, pointer]),
+        "janeox_take": (None, [pointer, pointer, count]),
+    }
+    for name, (result, arguments) in calls.items():
+        call = getattr(library, name)
+        call.restype, call.argtypes = result, arguments
+    return library
+
+
+class NativeEncoder:
+    """Encodes texts with a model, on any number of threads at once.
+
+    Raises:
+        NotCovered: with the reason.
+    """
+
+    def __init__(self, file: ModelFile):
+        self._handle: int | None = None
+        loaded = library()
+        if loaded is None:
+            raise NotCovered("the native library was not built")
+        self._library = loaded
+        self.dtype: type[np.uint16] | type[np.int32] = np.uint16 if len(file.pieces) <= 1 << 16 else np.int32
+        reason = _uncovered(file)
+        if reason:
+            raise NotCovered(reason)
+        text = np.frombuffer("".join(piece.text for piece in file.pieces).encode("utf-32-le"), np.uint32)
+        lengths = np.array([len(piece.text) for piece in file.pieces], np.int32)
+        scores = np.array([piece.score for piece in file.pieces], np.float32)
+        types = np.array([piece.type for piece in file.pieces], np.uint8)
+        bytes_ = {piece.text: id for id, piece in enumerate(file.pieces) if piece.type is PieceType.BYTE}
+        byte_ids = np.array([bytes_.get(f"<0x{byte:02X}>", -1) for byte in range(256)], np.int32)
+        rules = np.frombuffer(file.charsmap, np.uint8)
+        model = _Model(
+            *(array.ctypes.data for array in (text, lengths, scores, types)),
+            byte_ids.ctypes.data if file.byte_fallback else None,
+            rules.ctypes.data,
+            len(rules),
+            len(file.pieces),
+            int(np.flatnonzero(types == PieceType.UNKNOWN)[0]),
+            file.add_dummy_prefix,
+            file.remove_extra_whitespaces,
+            file.escape_whitespaces,
+        )
+        error = ctypes.create_string_buffer(200)
+        self._handle = loaded.janeox_encoder_new(ctypes.byref(model), error, len(error))
+        if self._handle is None:
+            raise NotCovered(error.value.decode())
+
+    def __del__(self) -> None:
+        if self._handle is not None:
+            self._library.janeox_encoder_free(self._handle)
+
+    def encode(self, texts: Sequence[str], threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """(ids of all texts end to end, uint16 or int32; number of ids of each text [texts], int64).
+
+        Raises:
+            UnicodeEncodeError: a text holds a surrogate.
+        """
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        counts = np.zeros(len(texts), np.int64)
+        parts = []
+        start = 0
+        ends = np.cumsum(lengths)
+        while start < len(texts):
+            before = ends[start - 1] if start else 0
+            stop = max(start + 1, int(np.searchsorted(ends, before + PORTION, side="right")))
+            # UTF-32, so that lengths in characters are places in the buffer, and nothing has to be decoded.
+            text = "".join(texts[start:stop]).encode("utf-32-le")
+            parts.append(self._portion(text, lengths[start:stop], counts[start:stop], threads))
+            start = stop
+        return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, self.dtype), *parts]), counts
+
+    def _portion(self, text: bytes, lengths: np.ndarray, counts: np.ndarray, threads: int) -> np.ndarray:
+        """Ids of the texts, UTF-32 end to end; `counts` gets their number."""
+        total = ctypes.c_int64()
+        result = self._library.janeox_encode(
+            self._handle,
+            text,
+            lengths.ctypes.data,
+            len(lengths),
+            threads,
+            counts.ctypes.data,
+            ctypes.byref(total),
+        )
+        if result is None:
+            raise MemoryError(f"no memory to encode {len(text) // 4:,} characters")
+        ids = np.empty(total.value, self.dtype)
+        self._library.janeox_take(result, ids.ctypes.data, ids.itemsize)
+        return ids
+
+
+def _uncovered(file: ModelFile) -> str:
+    """Why this model is left to sentencepiece; empty where it is not."""
+    types = [piece.type for piece in file.pieces]
+    if file.algorithm != UNIGRAM:
+        return "not a unigram model"
+    if file.treat_whitespace_as_suffix:
+        return "spaces belong to the word before them"
+    if types.count(PieceType.UNKNOWN) != 1 or PieceType.NORMAL not in types:
+        return "no unknown piece, or no normal one"
+    if file.byte_fallback and types.count(PieceType.BYTE) != 256:
+        return "not 256 byte pieces"
+    if any("\0" in piece.text or not piece.text for piece in file.pieces):
+        return "a piece is empty or holds a NUL"
+    if not all(abs(piece.score) < 1e6 for piece in file.pieces):
+        return "a score is out of the ordinary"
+    return ""
