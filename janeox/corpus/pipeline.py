@@ -13,8 +13,9 @@ from typing import Any
 
 from janeox.atomic import new_folder
 from janeox.config import CorpusConfig
-from janeox.corpus.clean import clean, reason_to_drop
+from janeox.corpus.clean import clean
 from janeox.corpus.document import Document
+from janeox.corpus.presets import reason_to_drop
 from janeox.corpus.read import BadRows, known, read_documents
 from janeox.errors import JaneoxError
 from janeox.progress import Progress, progress
@@ -48,7 +49,8 @@ def clean_corpus(config: CorpusConfig, out: Path) -> dict[str, Any]:
         for name, source in sources.items():
             if not source["in"]["documents"]:
                 raise JaneoxError(f"empty corpus: source {name} holds no document; {_why_empty({name: source})}")
-        report = {"min_chars": config.min_chars, "valid_fraction": config.valid_fraction, "sources": sources}
+        report = {name: getattr(config, name) for name in ("preset", "min_chars", "valid_fraction")}
+        report["sources"] = sources
         if not any(source["train"]["documents"] for source in sources.values()):
             raise JaneoxError(f"empty corpus: no document is left to train on; {_why_empty(sources)}")
         (folder / REPORT).write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
@@ -115,7 +117,7 @@ def _clean_source(
                 text = clean(document)
                 encoded = text.encode("utf-8")
                 key = text_hash(encoded)
-                reason = reason_to_drop(text, document.kind, config.min_chars)
+                reason = reason_to_drop(text, document.kind, config.preset, config.min_chars)
                 if not reason and key in seen:
                     reason = "duplicate"
                 if reason:
