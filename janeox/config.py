@@ -17,6 +17,9 @@ class CorpusConfig:
     """Name of each source → its files, as a path, glob or folder. The format is read off the file."""
     valid_fraction: float = 0.01
     """Share of documents held out for validation, chosen by a hash of the document's text."""
+    preset: Literal["light", "swallow", "llm-jp"] = "light"
+    """Which documents are dropped. light: hardly any Japanese, or lines over and over; swallow and llm-jp: the
+    published rules of these web corpora, which also drop much literature and dialogue."""
     min_chars: int = 50
     """Documents of fewer characters, once cleaned, are dropped."""
 

@@ -53,6 +53,8 @@ class Clean:
     out: Path = Path("runs/run")
     """Folder of the run; the cleaned corpus appears in its corpus/ when everything is done."""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    explain: str = ""
+    """FILE or FILE:N: cleans nothing, but shows that file's first or N-th document with what each rule says of it."""
 
 
 @dataclass

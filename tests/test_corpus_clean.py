@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from janeox.corpus.clean import (
     clean,
     normalize,
-    reason_to_drop,
-    repeated_line_shares,
-    script_shares,
     without_page_furniture,
     without_wiki_residue,
 )
 from janeox.corpus.document import Document
+from janeox.corpus.measures import repeat_shares, script_shares
+from janeox.corpus.presets import reason_to_drop
 
 relaxed = settings(deadline=None)  # the first example pays for the imports
 
@@ -135,7 +134,7 @@ def test_cleaning_only_takes_away(text, kind):
     ],
 )
 def test_reason_to_drop(text, kind, reason):
-    assert reason_to_drop(text, kind, min_chars=50) == reason
+    assert reason_to_drop(text, kind, "light", min_chars=50) == reason
 
 
 @relaxed
@@ -147,7 +146,7 @@ def test_shares_as_counted_one_by_one(text):
     assert script_shares(text) == pytest.approx((hiragana / max(1, len(solid)), japanese / max(1, len(solid))))
     lines = text.split("\n")
     again = [line for place, line in enumerate(lines) if line in lines[:place]]
-    assert repeated_line_shares(text) == pytest.approx(
+    assert repeat_shares(text.split("\n")) == pytest.approx(
         (len(again) / len(lines), len("".join(again)) / max(1, len("".join(lines))))
     )
 

@@ -9,7 +9,8 @@ from runs import ROOT
 # Each module may import those above it.
 ORDER = [
     "errors", "atomic", "progress", "config", "settings", "recipe", "metrics",
-    "corpus.document", "corpus.read", "corpus.clean", "corpus.pipeline", "corpus.report",
+    "corpus.document", "corpus.read", "corpus.clean", "corpus.measures", "corpus.presets", "corpus.explain",
+    "corpus.drops", "corpus.pipeline", "corpus.report",
     "tokenizer_model", "native", "tokenizer_export", "tokenizer", "tokenizer_doctor", "tokenizer_gguf",
     "tokenizer_report", "tokenizer_train", "shards", "tokenize", "batches",
     "device", "weights", "model", "loss", "parallel", "optim", "checkpoint",

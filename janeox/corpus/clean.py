@@ -1,44 +1,18 @@
-"""Cleaning rules as pure functions: what is taken out of a text, and why a document is dropped.
+"""What is taken out of a text, as pure functions. Whether a document stays is decided in `presets.py`.
 
-Thresholds named "Swallow" are those of the Swallow corpus, version 1 (arXiv 2404.17733, quality.py of its scripts);
-rules named "rinna" are what rinna's published corpus scripts (rinnakk/japanese-pretrained-models, src/corpus) do.
+Rules named "rinna" are what rinna's published corpus scripts (rinnakk/japanese-pretrained-models, src/corpus) do.
 """
 
 import re
 import unicodedata
-from collections import Counter
 
 from janeox.corpus.document import Document
-
-MIN_JAPANESE = 0.5
-"""Swallow: least share of Japanese characters."""
-MIN_HIRAGANA = 0.2
-"""Swallow: least share of hiragana. Chinese, word lists and tables fall below it."""
-MAX_REPEATED_LINES = 0.3
-MAX_REPEATED_LINE_CHARS = 0.2
-"""Swallow: largest share of lines, and of characters in lines, that repeat an earlier line."""
 
 
 def clean(document: Document) -> str:
     """The document's text with every rule for its kind applied; may be empty."""
     text = normalize(document.text)
     return normalize(without_wiki_residue(text)) if document.kind == "wiki" else without_page_furniture(text)
-
-
-def reason_to_drop(text: str, kind: str, min_chars: int) -> str | None:
-    """Why a cleaned text is not worth training on: the rule's name, or None to keep it."""
-    if len(text) < min_chars:
-        return "too_short"
-    hiragana, japanese = script_shares(text)
-    if japanese < MIN_JAPANESE:
-        return "little_japanese"
-    # Swallow's threshold is for web pages; an encyclopedia's prose is terse and full of names and dates.
-    if kind != "wiki" and hiragana < MIN_HIRAGANA:
-        return "little_hiragana"
-    lines, chars = repeated_line_shares(text)
-    if lines > MAX_REPEATED_LINES or chars > MAX_REPEATED_LINE_CHARS:
-        return "repeated_lines"
-    return None
 
 
 # --- Normalisation -------------------------------------------------------------------------------------------------
@@ -142,30 +116,3 @@ def without_page_furniture(text: str) -> str:
         return breadcrumbs or _FURNITURE.fullmatch(line) is not None
 
     return "\n".join(line for line in text.split("\n") if not is_furniture(line))
-
-
-# --- Measures ------------------------------------------------------------------------------------------------------
-
-_HIRAGANA = re.compile("[\u3041-\u309f]+")
-_OTHER_JAPANESE = re.compile(
-    "[\u30a0-\u30ff\u31f0-\u31ff\uff66-\uff9f\u3001-\u301f々\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff！？（）]+"
-)
-_WHITE = re.compile(r"\s+")
-
-
-def script_shares(text: str) -> tuple[float, float]:
-    """Share of hiragana, and of hiragana, katakana, kanji and Japanese punctuation, among non-space characters."""
-    total = len(_WHITE.sub("", text))
-    if not total:
-        return 0.0, 0.0
-    hiragana = sum(map(len, _HIRAGANA.findall(text)))
-    return hiragana / total, (hiragana + sum(map(len, _OTHER_JAPANESE.findall(text)))) / total
-
-
-def repeated_line_shares(text: str) -> tuple[float, float]:
-    """Share of lines, and of their characters, that say again what an earlier line said."""
-    lines = text.split("\n")
-    repeats = Counter(lines)
-    lines_again = len(lines) - len(repeats)
-    chars_again = sum(len(line) * (count - 1) for line, count in repeats.items())
-    return lines_again / len(lines), chars_again / max(1, sum(map(len, lines)))

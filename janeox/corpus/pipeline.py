@@ -13,8 +13,10 @@ from typing import Any
 
 from janeox.atomic import new_folder
 from janeox.config import CorpusConfig
-from janeox.corpus.clean import clean, reason_to_drop
+from janeox.corpus.clean import clean
 from janeox.corpus.document import Document
+from janeox.corpus.drops import Drops
+from janeox.corpus.presets import reason_to_drop
 from janeox.corpus.read import BadRows, known, read_documents
 from janeox.errors import JaneoxError
 from janeox.progress import Progress, progress
@@ -31,8 +33,9 @@ def clean_corpus(config: CorpusConfig, out: Path) -> dict[str, Any]:
     """Cleans every source into `out/{train,valid}/SOURCE-NNNNN.jsonl.gz`; returns what `out/report.json` says.
 
     Of documents with one text the first in the order of the recipe stays. Whether a document is held out depends on
-    its text alone, so adding data moves none between the splits. The same input gives the same bytes. Memory: about
-    80 bytes for each kept document (its hash), and the longest document.
+    its text alone, so adding data moves none between the splits. A sample of what each rule dropped is in
+    `out/dropped/RULE.jsonl`. The same input gives the same bytes. Memory: about 80 bytes for each kept document (its
+    hash), the sample (`drops.py`), and the longest document.
 
     Raises:
         JaneoxError: a source matches no file or holds no document, a file cannot be read, nothing is left to train on,
@@ -44,13 +47,16 @@ def clean_corpus(config: CorpusConfig, out: Path) -> dict[str, Any]:
     size = sum(path.stat().st_size for paths in files.values() for path in paths)
     seen: set[int] = set()
     with new_folder(out) as folder, progress("cleaning", size, "bytes") as bar:
-        sources = {name: _clean_source(name, paths, config, folder, seen, bar) for name, paths in files.items()}
+        drops = Drops()
+        sources = {name: _clean_source(name, paths, config, folder, seen, drops, bar) for name, paths in files.items()}
         for name, source in sources.items():
             if not source["in"]["documents"]:
                 raise JaneoxError(f"empty corpus: source {name} holds no document; {_why_empty({name: source})}")
-        report = {"min_chars": config.min_chars, "valid_fraction": config.valid_fraction, "sources": sources}
+        report = {name: getattr(config, name) for name in ("preset", "min_chars", "valid_fraction")}
+        report["sources"] = sources
         if not any(source["train"]["documents"] for source in sources.values()):
             raise JaneoxError(f"empty corpus: no document is left to train on; {_why_empty(sources)}")
+        drops.write(folder)
         (folder / REPORT).write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     return report
 
@@ -101,9 +107,9 @@ class _Dropped(_Tally):
 
 
 def _clean_source(
-    name: str, paths: list[Path], config: CorpusConfig, folder: Path, seen: set[int], bar: Progress
+    name: str, paths: list[Path], config: CorpusConfig, folder: Path, seen: set[int], drops: Drops, bar: Progress
 ) -> dict[str, Any]:
-    """Writes one source's documents; returns its part of the report. Adds their hashes to `seen`."""
+    """Writes one source's documents; returns its part of the report. Adds to `seen` and `drops`."""
     came, kept = _Tally(), {split: _Tally() for split in SPLITS}
     dropped: dict[str, _Dropped] = {}
     bad_rows = BadRows()
@@ -115,12 +121,13 @@ def _clean_source(
                 text = clean(document)
                 encoded = text.encode("utf-8")
                 key = text_hash(encoded)
-                reason = reason_to_drop(text, document.kind, config.min_chars)
+                reason = reason_to_drop(text, document.kind, config.preset, config.min_chars)
                 if not reason and key in seen:
                     reason = "duplicate"
                 if reason:
                     drop = dropped.setdefault(reason, _Dropped())
                     drop.add(text, len(encoded))
+                    drops.add(reason, name, document.where, text)
                     if len(drop.examples) < EXAMPLES:
                         drop.examples.append(document.where)
                     continue

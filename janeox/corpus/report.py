@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from janeox.corpus import explain
 from janeox.corpus.pipeline import clean_corpus
 from janeox.settings import Clean
 
@@ -49,6 +50,9 @@ def _cells(numbers: list[int]) -> list[str]:
 
 def run_clean(settings: Clean) -> None:
     """The verb `clean`: cleans the recipe's sources into the run's corpus/, prints what came of it and what is next."""
+    if settings.explain:
+        explain.show(settings.explain, settings.corpus)
+        return
     out = settings.out / "corpus"
     report = clean_corpus(settings.corpus, out)
     console = Console()
@@ -63,5 +67,5 @@ def show_hints(report: dict[str, Any], out: Path) -> None:
             print(f"malformed: {row}")
     if report["valid_fraction"] and not any(source["valid"]["documents"] for source in report["sources"].values()):
         print("no document was held out for validation; raise corpus.valid_fraction")
-    print(f"corpus: {out}  (what was dropped and why: {out / 'report.json'})")
+    print(f"corpus: {out}  (what was dropped and why: {out / 'report.json'}, {out / 'dropped'})")
     print("next:   janeox train-tokenizer RECIPE.toml")
