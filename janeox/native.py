@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -12,8 +13,8 @@ from janeox.tokenizer_model import UNIGRAM, ModelFile, PieceType
 
 VERSION = 1
 """Of the calls in native/encoder.cpp."""
-PORTION = 4_000_000
-"""Characters handed over at once, 4 bytes each; a longer text is a portion of its own."""
+PORTION = 100_000
+"""Characters handed over at once, so that they stay in the cache; a longer text is a portion of its own."""
 
 
 class NotCovered(Exception):
@@ -53,7 +54,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     calls: dict[str, tuple[type | None, list[type]]] = {
         "janeox_encoder_new": (pointer, [pointer, ctypes.c_char_p, ctypes.c_size_t]),
         "janeox_encoder_free": (None, [pointer]),
-        "janeox_encode": (pointer, [pointer, ctypes.c_char_p, pointer, number, count, pointer, pointer]),
+        "janeox_encode": (pointer, [pointer, ctypes.c_char_p, pointer, number, pointer, pointer]),
         "janeox_take": (None, [pointer, pointer, count]),
     }
     for name, (result, arguments) in calls.items():
@@ -63,7 +64,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
 
 
 class NativeEncoder:
-    """Encodes texts with a model, on any number of threads at once.
+    """Encodes texts with a model. Any number of threads may use it at once: compiled code runs without Python's lock.
 
     Raises:
         NotCovered: with the reason.
@@ -112,31 +113,28 @@ class NativeEncoder:
         Raises:
             UnicodeEncodeError: a text holds a surrogate.
         """
-        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
         counts = np.zeros(len(texts), np.int64)
-        parts = []
-        start = 0
-        ends = np.cumsum(lengths)
-        while start < len(texts):
-            before = ends[start - 1] if start else 0
-            stop = max(start + 1, int(np.searchsorted(ends, before + PORTION, side="right")))
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        before = np.cumsum(lengths) - lengths
+        starts = [0, *(np.flatnonzero(np.diff(before // PORTION)) + 1).tolist(), len(texts)]
+
+        def portion(start: int, stop: int) -> np.ndarray:
             # UTF-32, so that lengths in characters are places in the buffer, and nothing has to be decoded.
             text = "".join(texts[start:stop]).encode("utf-32-le")
-            parts.append(self._portion(text, lengths[start:stop], counts[start:stop], threads))
-            start = stop
-        return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, self.dtype), *parts]), counts
+            return self._portion(text, lengths[start:stop], counts[start:stop])
 
-    def _portion(self, text: bytes, lengths: np.ndarray, counts: np.ndarray, threads: int) -> np.ndarray:
+        if threads > 1 and len(starts) > 2:
+            with ThreadPoolExecutor(threads) as pool:
+                parts = list(pool.map(portion, starts, starts[1:]))
+        else:
+            parts = list(map(portion, starts, starts[1:]))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts), counts
+
+    def _portion(self, text: bytes, lengths: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """Ids of the texts, UTF-32 end to end; `counts` gets their number."""
         total = ctypes.c_int64()
         result = self._library.janeox_encode(
-            self._handle,
-            text,
-            lengths.ctypes.data,
-            len(lengths),
-            threads,
-            counts.ctypes.data,
-            ctypes.byref(total),
+            self._handle, text, lengths.ctypes.data, len(lengths), counts.ctypes.data, ctypes.byref(total)
         )
         if result is None:
             raise MemoryError(f"no memory to encode {len(text) // 4:,} characters")

@@ -4,13 +4,10 @@
 // the same order, the first candidate kept where two are equal, and sums shifted back to 0 where they pass ±100,000. A
 // text is worked through in windows that stay in the cache; all but a few characters of a window are decided by its end,
 // namely those before the last position that the best paths to all open positions share.
-#include <atomic>
 #include <cfloat>
 #include <cstdint>
 #include <cstring>
 #include <memory>
-#include <new>
-#include <thread>
 
 #include "normalizer.h"
 #include "vocabulary.h"
@@ -22,7 +19,7 @@ namespace {
 
 constexpr float kShiftBeyond = 100000.0F;
 constexpr size_t kWindow = 1024;     // characters, of 14 bytes each in the arrays of Window
-constexpr int64_t kShare = 1 << 16;  // characters that a thread takes at a time
+constexpr size_t kAhead = 6;         // characters by which memory is asked for before it is needed
 
 enum PieceType : uint8_t { kNormal = 1, kUserDefined = 4 };  // others do not occur in text
 
@@ -44,7 +41,7 @@ struct Window {
 
     // Makes room for `count` characters after the last one, and for positions `ahead` of those.
     void reserve(size_t count, size_t ahead) {
-        const size_t needed = size + count + 1 + ahead;
+        const size_t needed = size + count + ahead + kAhead + 2;
         if (points.size() >= needed) return;
         points.resize(needed * 2);
         codes.resize(needed * 2);
@@ -52,6 +49,14 @@ struct Window {
         marked.resize(needed * 2, 0);
     }
 };
+
+inline void prefetch(const void* address) {
+#ifdef __GNUC__
+    __builtin_prefetch(address);
+#else
+    (void)address;
+#endif
+}
 
 class Encoder {
    public:
@@ -70,7 +75,7 @@ class Encoder {
         window.reserve(wanted, longest);
         window.best[0].score = 0;
         const auto put = [&](uint32_t c) {
-            if (window.size + longest + 1 >= window.points.size()) window.reserve(wanted, longest);
+            if (window.size + longest + kAhead + 2 > window.points.size()) window.reserve(wanted, longest);
             window.points[window.size] = c;
             window.codes[window.size++] = vocabulary_.code(c);
         };
@@ -84,7 +89,7 @@ class Encoder {
             window.codes[window.size] = 0;
             // Pieces must not end at the window's border only because the text beyond is not there yet.
             const size_t stop = ended ? window.size : window.size - std::min(window.size, longest);
-            for (; window.at < stop; ++window.at) advance(window);
+            advance(window, stop);
             if (ended) {
                 emit(window, window.size, after_unknown, ids);
                 drop(window, window.size);
@@ -100,28 +105,33 @@ class Encoder {
     }
 
    private:
-    // Tries all pieces that begin at window.at.
-    void advance(Window& window) const {
-        Best* best = &window.best[window.at];
-        if (best->score < -kShiftBeyond || best->score > kShiftBeyond) shift(best);
-        const float score = best->score;
-        const uint16_t* code = &window.codes[window.at];
-        const Node& first = vocabulary_.first()[*code];
-        improve(*++best, score, first);
+    // Tries all pieces that begin before `stop`.
+    void advance(Window& window, size_t stop) const {
         const Node* nodes = vocabulary_.nodes();
-        for (uint32_t base = first.base; base != 0;) {
-            const Node& node = nodes[base + *++code];
-            if (node.owner != base) break;
-            improve(*++best, score, node);
-            base = node.base;
+        const Node* firsts = vocabulary_.first();
+        const uint16_t* codes = window.codes.data();
+        Best* from = window.best.data() + window.at;
+        for (size_t at = window.at; at < stop; ++at, ++from) {
+            if (from->score < -kShiftBeyond || from->score > kShiftBeyond) shift(from);
+            prefetch(nodes + firsts[codes[at + kAhead]].base + codes[at + kAhead + 1]);
+            const float score = from->score;
+            const uint16_t* code = codes + at;
+            Best* to = from + 1;
+            const Node* node = firsts + *code;
+            improve(*to, score, *node);
+            while (node->heard >> *++code % 16 & 1) {
+                const Node* next = nodes + node->base + *code;
+                if (next->code != *code) break;
+                node = next;
+                improve(*++to, score, *node);
+            }
         }
+        window.at = std::max(window.at, stop);
     }
 
     static void improve(Best& best, float score, const Node& node) {
         const float candidate = node.score + score;
-        const bool better = candidate > best.score;  // never for a node that ends no piece: its score is kNever
-        best.piece = better ? node.piece : best.piece;
-        best.score = better ? candidate : best.score;
+        if (candidate > best.score) best = {candidate, node.piece};  // a node that ends no piece scores kNever
     }
 
     void shift(Best* best) const {
@@ -153,8 +163,9 @@ class Encoder {
         for (size_t i = end; i > 0; i -= length_of(window.cut.back())) window.cut.push_back(window.best[i].piece);
         const uint32_t* point = window.points.data();
         for (auto piece = window.cut.rbegin(); piece != window.cut.rend(); point += length_of(*piece++)) {
-            if (id_of(*piece) != kUnknown) {
-                ids.push_back(id_of(*piece));
+            const uint32_t id = id_of(*piece);
+            if (id != kUnknown) {
+                ids.push_back(id);
                 after_unknown = false;
             } else if (!bytes_.empty()) {
                 uint8_t bytes[4];
@@ -183,35 +194,6 @@ class Encoder {
     uint32_t unknown_;
     std::vector<int32_t> bytes_;  // id by byte; empty without byte fallback
 };
-
-// Ids of consecutive documents, one vector per share of a thread.
-struct Result {
-    std::vector<std::vector<uint32_t>> shares;
-};
-
-// Calls work(share) for all shares, on `threads` threads; false where one ran out of memory.
-template <class Work>
-bool spread(size_t shares, int threads, Work work) {
-    std::atomic<size_t> next{0};
-    std::atomic<bool> good{true};
-    const auto run = [&] {
-        try {
-            Window window;
-            for (size_t share; good && (share = next++) < shares;) work(share, window);
-        } catch (const std::exception&) {
-            good = false;
-        }
-    };
-    std::vector<std::thread> others;
-    try {
-        for (int i = 1; i < threads && static_cast<size_t>(i) < shares; ++i) others.emplace_back(run);
-    } catch (const std::exception&) {
-        // No more threads to be had: those there do the work.
-    }
-    run();
-    for (std::thread& other : others) other.join();
-    return good;
-}
 
 void say(char* error, size_t size, const char* message) {
     std::strncpy(error, message, size - 1);
@@ -277,49 +259,31 @@ Encoder* janeox_encoder_new(const JaneoxModel* model, char* error, size_t size) 
 void janeox_encoder_free(Encoder* encoder) { delete encoder; }
 
 // Encodes `count` documents of lengths[i] code points that follow one another in `text`. `counts` [count] gets the number
-// of ids of each, `total` their sum. Null where memory ran out.
-Result* janeox_encode(const Encoder* encoder, const uint32_t* text, const int64_t* lengths, int64_t count, int threads,
-                      int64_t* counts, int64_t* total) {
+// of ids of each, `total` their sum. Null where memory ran out. Any number of threads may call it at once.
+std::vector<uint32_t>* janeox_encode(const Encoder* encoder, const uint32_t* text, const int64_t* lengths, int64_t count,
+                                     int64_t* counts, int64_t* total) {
     try {
-        std::vector<std::pair<int64_t, int64_t>> starts{{0, 0}};  // document, code point
-        int64_t at = 0;
-        for (int64_t i = 0; i < count; ++i) {
-            if (at - starts.back().second >= kShare) starts.emplace_back(i, at);
-            at += lengths[i];
+        auto ids = std::make_unique<std::vector<uint32_t>>();
+        Window window;
+        for (int64_t i = 0; i < count; text += lengths[i++]) {
+            const size_t before = ids->size();
+            encoder->encode(text, lengths[i], window, *ids);
+            counts[i] = static_cast<int64_t>(ids->size() - before);
         }
-        auto result = std::make_unique<Result>();
-        result->shares.resize(starts.size());
-        const auto work = [&](size_t share, Window& window) {
-            auto [document, place] = starts[share];
-            const int64_t last = share + 1 < starts.size() ? starts[share + 1].first : count;
-            std::vector<uint32_t> ids;
-            for (; document < last; place += lengths[document++]) {
-                const size_t before = ids.size();
-                encoder->encode(text + place, lengths[document], window, ids);
-                counts[document] = static_cast<int64_t>(ids.size() - before);
-            }
-            result->shares[share] = std::move(ids);
-        };
-        if (!spread(starts.size(), threads, work)) return nullptr;
-        *total = 0;
-        for (const auto& ids : result->shares) *total += static_cast<int64_t>(ids.size());
-        return result.release();
+        *total = static_cast<int64_t>(ids->size());
+        return ids.release();
     } catch (const std::exception&) {
         return nullptr;
     }
 }
 
-// Copies the ids to `ids` [total], as uint16 or int32, and frees the result.
-void janeox_take(Result* result, void* ids, int width) {
-    auto* narrow = static_cast<uint16_t*>(ids);
-    auto* wide = static_cast<int32_t*>(ids);
-    for (const auto& share : result->shares) {
-        if (width == 2) {
-            narrow = std::transform(share.begin(), share.end(), narrow, [](uint32_t id) { return uint16_t(id); });
-        } else {
-            wide = std::transform(share.begin(), share.end(), wide, [](uint32_t id) { return int32_t(id); });
-        }
+// Copies the ids to `out` [total], as uint16 or int32 (`width` bytes), and frees them.
+void janeox_take(std::vector<uint32_t>* ids, void* out, int width) {
+    if (width == 2) {
+        std::transform(ids->begin(), ids->end(), static_cast<uint16_t*>(out), [](uint32_t id) { return uint16_t(id); });
+    } else {
+        std::transform(ids->begin(), ids->end(), static_cast<int32_t*>(out), [](uint32_t id) { return int32_t(id); });
     }
-    delete result;
+    delete ids;
 }
 }

@@ -1,7 +1,7 @@
 // The pieces of a unigram model as a trie over characters, laid out as a double array.
 //
 // Characters that occur in pieces get codes 1, 2, …, the likeliest first; every other character has code 0. A node with
-// children owns a base; its child by code c lies at nodes[base + c] and names that base as its owner. One node fills a
+// children owns a base; its child by code c lies at nodes[base + c] and is labelled c. One node fills a
 // quarter of a cache line, so that following a character and learning score and id costs one memory access.
 #pragma once
 
@@ -32,7 +32,8 @@ struct Piece {
 
 struct Node {
     uint32_t base;   // of the children; 0 where there are none
-    uint32_t owner;  // the base that this node hangs from; 0 where the slot is free
+    uint16_t code;   // by which this node is reached: no two bases are equal, so it tells whose child it is
+    uint16_t heard;  // bit (code % 16) is set for each child's code: most misses need no look at the array
     float score;     // kNever where no piece ends here
     uint32_t piece;  // packed
 };
@@ -45,12 +46,13 @@ class Vocabulary {
         std::sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) { return a.text < b.text; });
         place(grow(pieces));
         // What follows a character alone: its own piece, or the unknown one.
-        const Node unknown{0, 0, lowest - kUnknownPenalty, packed(kUnknown, 1)};
+        const Node unknown{0, 0, 0, lowest - kUnknownPenalty, packed(kUnknown, 1)};
         first_.assign(characters_ + 1, unknown);
         for (uint32_t code = 1; code <= characters_; ++code) {
             const Node& node = nodes_[root_base_ + code];
-            if (node.owner != root_base_) continue;  // no piece begins with this character
+            if (node.code != code) continue;  // no piece begins with this character
             first_[code].base = node.base;
+            first_[code].heard = node.heard;
             if (node.score != kNever) {
                 first_[code].score = node.score;
                 first_[code].piece = node.piece;
@@ -134,7 +136,8 @@ class Vocabulary {
         std::vector<uint32_t> next{0};  // free slots point at themselves, others towards the next free one
         std::vector<bool> is_base{true};  // 0 means "no children"
         const auto reach = [&](size_t size) {
-            for (size_t i = next.size(); i < size; ++i) next.push_back(static_cast<uint32_t>(i));
+            if (size <= next.size()) return;
+            for (size_t i = next.size(); i < size + 4096; ++i) next.push_back(static_cast<uint32_t>(i));
             is_base.resize(next.size(), false);
         };
         const auto next_free = [&](uint32_t slot) {
@@ -164,12 +167,17 @@ class Vocabulary {
             }
         }
         // Any base + any code is a slot, so following a character never leaves the array.
-        nodes_.assign(last_base + characters_ + 1, Node{0, 0, kNever, 0});
+        const auto heard = [&](const Branch& parent) {
+            uint32_t bits = 0;
+            for (uint32_t i = 0; i < parent.count; ++i) bits |= 1U << branches[parent.children + i].code % 16;
+            return static_cast<uint16_t>(bits);
+        };
+        nodes_.assign(last_base + characters_ + 1, Node{0, 0, 0, kNever, 0});
         for (uint32_t parent : order) {
             for (uint32_t i = 0; i < branches[parent].count; ++i) {
                 const uint32_t at = branches[parent].children + i;
                 const Branch& child = branches[at];
-                nodes_[bases[parent] + child.code] = {bases[at], bases[parent], child.score, child.piece};
+                nodes_[bases[parent] + child.code] = {bases[at], child.code, heard(child), child.score, child.piece};
             }
         }
         root_base_ = bases[0];
