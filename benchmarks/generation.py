@@ -16,7 +16,7 @@ from transformers import GPTNeoXForCausalLM
 
 from benchmarks.machine import header
 from janeox.config import GPTNeoXConfig, SamplingConfig
-from janeox.generate import Generation
+from janeox.engine.generation import Generation
 from janeox.model import GPTNeoX
 
 NEW_TOKENS = 64

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.machine import header
-from janeox.metrics import read_metrics
 from janeox.progress import clock
+from janeox.train.metrics import read_metrics
 
 MARKS = re.compile(r"(<!-- result: .*? -->\n).*?(<!-- /result -->)", re.DOTALL)
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from janeox import recipe, settings
+from janeox import recipe
 from janeox.errors import JaneoxError
+from janeox.settings import corpus, evaluate, generate, run, tokenizer, train
 
 
 @dataclass(frozen=True)
@@ -27,34 +28,37 @@ class Verb:
 
 
 VERBS = {
-    "run": Verb(settings.Run, "janeox.pipeline:run", "all steps of a recipe: raw text → a model that speaks"),
-    "clean": Verb(settings.Clean, "janeox.corpus.report:run_clean", "raw files → clean documents, split in two"),
+    "run": Verb(run.Run, "janeox.pipeline:run", "all steps of a recipe: raw text → a model that speaks"),
+    "clean": Verb(corpus.Clean, "janeox.corpus.report:run_clean", "raw files → clean documents, split in two"),
     "train-tokenizer": Verb(
-        settings.TrainTokenizer,
-        "janeox.tokenizer_train:run_train_tokenizer",
+        tokenizer.TrainTokenizer,
+        "janeox.tokenizer.train:run_train_tokenizer",
         "clean documents → a sentencepiece tokenizer",
     ),
     "export-tokenizer": Verb(
-        settings.ExportTokenizer,
-        "janeox.tokenizer_doctor:run_export_tokenizer",
+        tokenizer.ExportTokenizer,
+        "janeox.tokenizer.doctor:run_export_tokenizer",
         "repairs a tokenizer folder for other libraries",
         positional="folder",
     ),
     "doctor": Verb(
-        settings.Doctor,
-        "janeox.tokenizer_doctor:run_doctor",
+        tokenizer.Doctor,
+        "janeox.tokenizer.doctor:run_doctor",
         "which libraries misread a tokenizer folder",
         positional="folder",
     ),
-    "tokenize": Verb(settings.Tokenize, "janeox.tokenize:run_tokenize", "clean documents → token shards"),
+    "tokenize": Verb(tokenizer.Tokenize, "janeox.data.tokenize:run_tokenize", "clean documents → token shards"),
     "pretrain": Verb(
-        settings.Pretrain, "janeox.pretrain:run_pretrain", "token shards → a model; goes on where it stopped"
+        train.Pretrain, "janeox.train.pretrain:run_pretrain", "token shards → a model; goes on where it stopped"
     ),
     "evaluate": Verb(
-        settings.Evaluate, "janeox.commands:run_evaluate", "perplexity and bits per byte of texts", positional="input"
+        evaluate.Evaluate,
+        "janeox.evaluate.command:run_evaluate",
+        "perplexity and bits per byte of texts",
+        positional="input",
     ),
-    "generate": Verb(settings.Generate, "janeox.commands:run_generate", "continues a text", positional="prompt"),
-    "plot": Verb(settings.Plot, "janeox.plot:run_plot", "draws the loss of a run", positional="run"),
+    "generate": Verb(generate.Generate, "janeox.engine.command:run_generate", "continues a text", positional="prompt"),
+    "plot": Verb(train.Plot, "janeox.train.plot:run_plot", "draws the loss of a run", positional="run"),
 }
 
 

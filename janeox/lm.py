@@ -1,14 +1,15 @@
 """A language model as one object: `lm = janeox.load("folder or Hub id")`, then generate, stream, perplexity."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, overload
 
 from janeox import device as devices
 from janeox.config import SamplingConfig
+from janeox.engine.generation import Generation, StopScanner
 from janeox.errors import JaneoxError
-from janeox.evaluate import GPTNeoXScorer, Score, score_texts
-from janeox.generate import Generation, StopScanner
+from janeox.evaluate.score import GPTNeoXScorer, Score, score_texts
 from janeox.model import GPTNeoX
 from janeox.tokenizer import StreamDecoder, Tokenizer
 from janeox.weights import resolve
@@ -112,3 +113,16 @@ def load(name: str | Path, *, device: str = "auto", dtype: str = "auto", revisio
     model = GPTNeoX.from_pretrained(folder)
     model = model.to(where, devices.pick_dtype(dtype, where, stored=model.dtype))
     return LM(model, tokenizer)
+
+
+def newest_model() -> Path:
+    """The model folder of the run under `runs/` that was saved last.
+
+    Raises:
+        JaneoxError: there is none.
+    """
+    found = sorted(Path("runs").glob("*/model/config.json"), key=lambda file: file.stat().st_mtime)
+    if not found:
+        raise JaneoxError("no model under runs/ here; name one with --model FOLDER_OR_HUB_ID, or train one: janeox run")
+    print(f"model: {found[-1].parent}", file=sys.stderr)
+    return found[-1].parent

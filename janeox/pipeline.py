@@ -16,15 +16,16 @@ from rich.table import Table
 from janeox.atomic import new_file, new_folder
 from janeox.corpus import report
 from janeox.corpus.pipeline import clean_corpus, cleaned, read_report, source_files
+from janeox.data.shards import Shards
+from janeox.data.tokenize import summary, tokenize_corpus
 from janeox.errors import JaneoxError
-from janeox.evaluate import score_shards, unigram_entropy
+from janeox.evaluate.score import score_shards, unigram_entropy
 from janeox.lm import load
-from janeox.pretrain import figures, run_pretrain
-from janeox.settings import Pretrain, Run
-from janeox.shards import Shards
-from janeox.tokenize import summary, tokenize_corpus
+from janeox.settings.run import Run
+from janeox.settings.train import Pretrain
 from janeox.tokenizer import Tokenizer
-from janeox.tokenizer_train import train_tokenizer
+from janeox.tokenizer.train import train_tokenizer
+from janeox.train.pretrain import figures, run_pretrain
 
 SAMPLE = {"max_new_tokens": 120, "temperature": 0.8, "top_p": 0.9, "seed": 0}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from janeox.errors import JaneoxError
-from janeox.settings import Run
+from janeox.settings.run import Run
 
 T = TypeVar("T")
 

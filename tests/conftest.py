@@ -8,7 +8,7 @@ import torch
 
 from janeox.config import TokenizerConfig
 from janeox.tokenizer import Tokenizer
-from janeox.tokenizer_train import train_tokenizer
+from janeox.tokenizer.train import train_tokenizer
 
 # One thread: the tests run side by side, and sums then come out alike here and in the processes that tests start.
 torch.set_num_threads(1)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from janeox import JaneoxError, cli, config, recipe, settings
+from janeox import JaneoxError, cli, config, recipe
+from janeox.settings.run import Run
 from runs import ROOT, janeox
 
 WITHOUT_TORCH = """
@@ -120,7 +121,7 @@ def test_settings_go_through_toml_and_back(table):
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists) | st.binary())
 def test_any_wrong_value_is_a_clear_error(value):
     try:
-        recipe.from_table(settings.Run, {"model": {"hidden_size": value}})
+        recipe.from_table(Run, {"model": {"hidden_size": value}})
     except JaneoxError as error:
         assert "model.hidden_size" in str(error)
     else:

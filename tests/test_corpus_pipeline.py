@@ -19,7 +19,7 @@ from janeox.corpus import pipeline
 from janeox.corpus.pipeline import clean_corpus, cleaned, source_files
 from janeox.corpus.report import run_clean
 from janeox.errors import JaneoxError
-from janeox.settings import Clean
+from janeox.settings.corpus import Clean
 
 ROOT = Path(__file__).parent.parent
 EMBEDDED = {name: str(ROOT / "data" / name) for name in ("cc100", "wiki", "mc4")}

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from janeox import JaneoxError
-from janeox.batches import PATTERN, Batches, permute
-from janeox.shards import ShardFile, Shards, ShardWriter, TokenFile, write_manifest
+from janeox.data.batches import PATTERN, Batches, permute
+from janeox.data.shards import ShardFile, Shards, ShardWriter, TokenFile, write_manifest
 
 
 def make_shards(folder, documents, vocab_size=1000):

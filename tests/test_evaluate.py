@@ -8,11 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from janeox import LM, JaneoxError, evaluate
+from janeox import LM, JaneoxError
+from janeox.evaluate import score as evaluate
 from janeox.config import GPTNeoXConfig
-from janeox.evaluate import Score, interval, score_shards, score_texts, unigram_entropy
+from janeox.evaluate.rival import TransformersScorer
+from janeox.evaluate.score import Score, interval, score_shards, score_texts, unigram_entropy
 from janeox.model import GPTNeoX
-from janeox.rival import TransformersScorer
 from test_data import make_shards
 from test_model import theirs
 

@@ -15,7 +15,7 @@ from transformers import (
 
 from janeox import LM, JaneoxError
 from janeox.config import GPTNeoXConfig, SamplingConfig
-from janeox.generate import Generation, StopScanner, draw, next_token_logits
+from janeox.engine.generation import Generation, StopScanner, draw, next_token_logits
 from janeox.model import GPTNeoX
 from test_model import shape, theirs
 

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from conftest import SMALL
 from hard_strings import HARD_STRINGS, generated_lines
 from janeox import native
-from janeox.native import NativeEncoder, NotCovered
-from janeox.tokenizer import Tokenizer, _utf8
-from janeox.tokenizer_model import PieceType, read_model
-from janeox.tokenizer_train import train_tokenizer
+from janeox.tokenizer import encoder
+from janeox.tokenizer.encoder import NativeEncoder, NotCovered
+from janeox.tokenizer.model_file import PieceType, read_model
+from janeox.tokenizer.tokenizer import Tokenizer, _utf8
+from janeox.tokenizer.train import train_tokenizer
 
 LINES = [_utf8(line).decode() for line in HARD_STRINGS + generated_lines(2000, seed=7)]
 OPTIONS = {
@@ -106,7 +107,7 @@ class TestSameIds:
             assert ids.dtype == np.uint16 and len(ids) == sum(lengths)
 
     def test_texts_are_handed_over_in_portions(self, tokenizer, monkeypatch):
-        monkeypatch.setattr(native, "PORTION", 50)
+        monkeypatch.setattr(encoder, "PORTION", 50)
         expect_equal(tokenizer, LINES[:300])
 
     def test_vocabularies_beyond_uint16(self, tokenizer):
@@ -121,7 +122,7 @@ class TestTokenizer:
     def test_with_and_without_the_library(self, tokenizer, monkeypatch, threads):
         texts = [*LINES, "\ud83d\ude00", "a\udc00", "\ud83d", "\ude00"]
         found = pickle.loads(pickle.dumps(tokenizer))
-        monkeypatch.setattr(native, "library", lambda: None)
+        monkeypatch.setattr(encoder, "_library", lambda: None)
         fallback = pickle.loads(pickle.dumps(tokenizer))
         assert fallback.native is None
         monkeypatch.undo()

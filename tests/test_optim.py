@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from janeox import loss
+from janeox.train import loss
 from janeox.config import GPTNeoXConfig, OptimConfig
 from janeox.model import GPTNeoX
-from janeox.optim import build, learning_rate, orthogonalize
+from janeox.train.optim import build, learning_rate, orthogonalize
 
 
 @pytest.mark.parametrize("rows_a_chunk", [1, 7, 1000])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from janeox import JaneoxError
-from janeox.parallel import World, check_rows
+from janeox.train.parallel import World, check_rows
 from runs import ROOT, janeox, metrics, write_recipe
 from test_train import wait_for_row
 

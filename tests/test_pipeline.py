@@ -9,7 +9,7 @@ from sentencepiece import SentencePieceProcessor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import janeox as package
-from janeox.metrics import read_metrics
+from janeox.train.metrics import read_metrics
 from runs import ROOT, janeox, metrics, start, write_recipe
 from transformers4 import run_transformers4
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from conftest import SMALL
 from hard_strings import HARD_STRINGS, generated_lines
 from janeox.errors import JaneoxError
-from janeox.settings import TrainTokenizer
+from janeox.settings.tokenizer import TrainTokenizer
 from janeox.tokenizer import StreamDecoder, Tokenizer
-from janeox.tokenizer_model import PieceType
-from janeox.tokenizer_train import LONGEST_LINE, run_train_tokenizer, sample_lines, train_tokenizer
+from janeox.tokenizer.model_file import PieceType
+from janeox.tokenizer.train import LONGEST_LINE, run_train_tokenizer, sample_lines, train_tokenizer
 
 SPECIAL = ["[PAD]", "[UNK]", "<s>", "</s>", "[CLS]", "[SEP]", "[MASK]"]
 LINES = HARD_STRINGS + generated_lines(500, seed=1)

@@ -8,7 +8,7 @@ import sentencepiece
 import transformers
 
 from janeox.errors import JaneoxError
-from janeox.tokenizer_doctor import BACKUP, examine, repair
+from janeox.tokenizer.doctor import BACKUP, examine, repair
 from runs import janeox
 
 T5 = {"tokenizer_class": "T5Tokenizer", "eos_token": "</s>", "unk_token": "[UNK]", "pad_token": "[PAD]", "extra_ids": 0}

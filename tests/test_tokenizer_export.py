@@ -13,8 +13,8 @@ from conftest import SMALL
 from hard_strings import HARD_STRINGS, generated_lines
 from janeox.errors import JaneoxError
 from janeox.tokenizer import Tokenizer
-from janeox.tokenizer_export import export
-from janeox.tokenizer_train import train_tokenizer
+from janeox.tokenizer.export import export
+from janeox.tokenizer.train import train_tokenizer
 from transformers4 import run_transformers4
 
 # What is asked of both releases of transformers; prints JSON under transformers 4, is called under 5.

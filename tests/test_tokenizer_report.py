@@ -7,8 +7,8 @@ import sentencepiece
 
 from janeox.errors import JaneoxError
 from janeox.tokenizer import Tokenizer
-from janeox.tokenizer_gguf import gguf_keys
-from janeox.tokenizer_report import SAMPLE, measured, sampled, vocabulary
+from janeox.tokenizer.gguf import gguf_keys
+from janeox.tokenizer.report import SAMPLE, measured, sampled, vocabulary
 
 
 def test_figures(tokenizer):

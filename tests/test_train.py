@@ -9,12 +9,12 @@ import torch
 
 from janeox import JaneoxError
 from janeox.config import GPTNeoXConfig, OptimConfig, TrainConfig
-from janeox.metrics import Metrics, read_metrics
 from janeox.model import GPTNeoX
-from janeox.optim import build
-from janeox.parallel import World
-from janeox.pretrain import next_token_objective
-from janeox.train import take_step
+from janeox.train.loop import take_step
+from janeox.train.metrics import Metrics, read_metrics
+from janeox.train.optim import build
+from janeox.train.parallel import World
+from janeox.train.pretrain import next_token_objective
 from runs import janeox, metrics, start, write_recipe
 
 ALONE = World(torch.device("cpu"))

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from janeox.corpus import explain
 from janeox.corpus.pipeline import clean_corpus
-from janeox.settings import Clean
+from janeox.settings.corpus import Clean
 
 
 def table(report: dict[str, Any]) -> Table:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from janeox.config import OptimConfig
-from janeox.parallel import cut_like, whole
+from janeox.train.parallel import cut_like, whole
 
 # Coefficients of the quintic Newton-Schulz iteration (Keller Jordan, "Muon", 2024): steep at 0, so that five rounds
 # bring all singular values near 1.

@@ -10,10 +10,10 @@ from rich.table import Table
 
 from janeox.atomic import new_folder
 from janeox.corpus.pipeline import SPLITS, cleaned, read_report
+from janeox.data.shards import ShardFile, Shards, ShardWriter, write_manifest
 from janeox.errors import JaneoxError
 from janeox.progress import progress
-from janeox.settings import Tokenize
-from janeox.shards import ShardFile, Shards, ShardWriter, write_manifest
+from janeox.settings.tokenizer import Tokenize
 from janeox.tokenizer import Tokenizer
 
 BATCH = 256

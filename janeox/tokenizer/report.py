@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
-from janeox.tokenizer import Tokenizer
-from janeox.tokenizer_model import PieceType
+from janeox.tokenizer.model_file import PieceType
+from janeox.tokenizer.tokenizer import Tokenizer
 
 SHOWN = 10  # longest and rarest pieces
 SAMPLE = 1_000_000  # characters of each group of texts that are measured, from its beginning

@@ -15,9 +15,9 @@ from rich.table import Table
 
 from janeox.atomic import new_file
 from janeox.errors import JaneoxError
-from janeox.settings import Doctor, ExportTokenizer
-from janeox.tokenizer import Tokenizer
-from janeox.tokenizer_export import FILES, export
+from janeox.settings.tokenizer import Doctor, ExportTokenizer
+from janeox.tokenizer.export import FILES, export
+from janeox.tokenizer.tokenizer import Tokenizer
 
 CONFIG = "tokenizer_config.json"
 BACKUP = CONFIG + ".before-janeox"

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 
 from janeox.atomic import new_folder
-from janeox.checkpoint import load_state, save_state
 from janeox.config import OptimConfig, TrainConfig
 from janeox.device import autocast
-from janeox.metrics import Metrics
 from janeox.model import GPTNeoX
-from janeox.optim import build, learning_rate
-from janeox.parallel import World, sync_gradients, total, whole, whole_weights
 from janeox.progress import progress
 from janeox.tokenizer import Tokenizer
+from janeox.train.checkpoint import load_state, save_state
+from janeox.train.metrics import Metrics
+from janeox.train.optim import build, learning_rate
+from janeox.train.parallel import World, sync_gradients, total, whole, whole_weights
 
 Objective = Callable[[GPTNeoX, Tensor], tuple[Tensor, Tensor]]
 """(model, batch) → (sum of the loss over its tokens, number of those tokens)."""

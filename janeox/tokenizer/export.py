@@ -12,8 +12,8 @@ from typing import Any
 
 from janeox.atomic import new_file
 from janeox.errors import JaneoxError
-from janeox.tokenizer import SPACE, Tokenizer
-from janeox.tokenizer_model import UNIGRAM, ModelFile, Piece, PieceType
+from janeox.tokenizer.model_file import UNIGRAM, ModelFile, Piece, PieceType
+from janeox.tokenizer.tokenizer import SPACE, Tokenizer
 
 # Score of pieces that no text may match. Hugging Face's unigram searches control and byte pieces in the text as well;
 # with this score any spelling in ordinary pieces beats them. Its penalty for unknown text is relative to the lowest

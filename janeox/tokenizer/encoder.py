@@ -4,15 +4,12 @@ import ctypes
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
 
 import numpy as np
 
-from janeox.tokenizer_model import UNIGRAM, ModelFile, PieceType
+from janeox.native import library
+from janeox.tokenizer.model_file import UNIGRAM, ModelFile, PieceType
 
-VERSION = 1
-"""Of the calls in native/encoder.cpp."""
 PORTION = 100_000
 """Characters handed over at once, so that they stay in the cache; a longer text is a portion of its own."""
 
@@ -34,22 +31,11 @@ class _Model(ctypes.Structure):
 
 
 @cache
-def library() -> ctypes.CDLL | None:
-    """The compiled library; None where it was not built, or is of another version than this file."""
-    for suffix in EXTENSION_SUFFIXES:
-        file = Path(__file__).with_name("_native" + suffix)
-        if file.exists():
-            try:
-                loaded = ctypes.CDLL(str(file))
-                version = loaded.janeox_encoder_version()
-            except (OSError, AttributeError):
-                continue
-            if version == VERSION:
-                return _declared(loaded)
-    return None
-
-
-def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
+def _library() -> ctypes.CDLL | None:
+    """The compiled library with the encoder's calls declared."""
+    loaded = library()
+    if loaded is None:
+        return None
     pointer, number, count = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     calls: dict[str, tuple[type | None, list[type]]] = {
         "janeox_encoder_new": (pointer, [pointer, ctypes.c_char_p, ctypes.c_size_t]),
@@ -58,9 +44,9 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         "janeox_take": (None, [pointer, pointer, count]),
     }
     for name, (result, arguments) in calls.items():
-        call = getattr(library, name)
+        call = getattr(loaded, name)
         call.restype, call.argtypes = result, arguments
-    return library
+    return loaded
 
 
 class NativeEncoder:
@@ -72,7 +58,7 @@ class NativeEncoder:
 
     def __init__(self, file: ModelFile):
         self._handle: int | None = None
-        loaded = library()
+        loaded = _library()
         if loaded is None:
             raise NotCovered("the native library was not built")
         self._library = loaded

@@ -8,21 +8,21 @@ import torch
 from torch import Tensor
 
 from janeox.atomic import new_file
-from janeox.batches import Batches
+from janeox.data.batches import Batches
+from janeox.data.shards import MANIFEST, Shards
+from janeox.data.tokenize import load_tokenizer
 from janeox.device import autocast
 from janeox.errors import JaneoxError
-from janeox.evaluate import Score, score_shards, unigram_entropy
+from janeox.evaluate.score import Score, score_shards, unigram_entropy
 from janeox.lm import LM
-from janeox.loss import next_token_loss
 from janeox.model import GPTNeoX
-from janeox.parallel import World, check_rows, join, shard
-from janeox.plot import plot_run
 from janeox.recipe import read_recipe, to_table
-from janeox.settings import Pretrain
-from janeox.shards import MANIFEST, Shards
-from janeox.tokenize import load_tokenizer
+from janeox.settings.train import Pretrain
 from janeox.tokenizer import Tokenizer
-from janeox.train import Task, train
+from janeox.train.loop import Task, train
+from janeox.train.loss import next_token_loss
+from janeox.train.parallel import World, check_rows, join, shard
+from janeox.train.plot import plot_run
 
 # Settings that may change between two starts of one run: they move or show the work, and do not change its result.
 FREE = {"train.device", "train.compile", "train.save_every", "train.evaluate_every", "train.sample_every",

@@ -28,10 +28,10 @@ from janeox.corpus.pipeline import SPLITS, cleaned
 from janeox.corpus.read import BadRows, read_documents
 from janeox.errors import JaneoxError
 from janeox.progress import progress
-from janeox.settings import TrainTokenizer
-from janeox.tokenizer import SPACE, Tokenizer
-from janeox.tokenizer_model import PieceType, read_model, with_scores
-from janeox.tokenizer_report import figures_table, measured, sampled, vocabulary
+from janeox.settings.tokenizer import TrainTokenizer
+from janeox.tokenizer.model_file import PieceType, read_model, with_scores
+from janeox.tokenizer.report import figures_table, measured, sampled, vocabulary
+from janeox.tokenizer.tokenizer import SPACE, Tokenizer
 
 PAD, UNKNOWN, BOS, EOS = "[PAD]", "[UNK]", "<s>", "</s>"  # ids 0 to 3; 2 and 3 are those of the rinna series
 OTHER_CONTROLS = ("[CLS]", "[SEP]", "[MASK]")

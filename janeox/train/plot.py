@@ -4,8 +4,8 @@ from pathlib import Path
 
 from janeox.atomic import new_file
 from janeox.errors import JaneoxError
-from janeox.metrics import read_metrics
-from janeox.settings import Plot
+from janeox.settings.train import Plot
+from janeox.train.metrics import read_metrics
 
 
 def plot_run(run: Path, picture: Path, unigram_entropy: float | None = None) -> None:

@@ -12,8 +12,8 @@ import sentencepiece
 
 from janeox.atomic import new_file
 from janeox.errors import JaneoxError
-from janeox.native import NativeEncoder, NotCovered
-from janeox.tokenizer_model import ModelFile, PieceType, read_model
+from janeox.tokenizer.encoder import NativeEncoder, NotCovered
+from janeox.tokenizer.model_file import ModelFile, PieceType, read_model
 
 MODEL_NAMES = ("spiece.model", "tokenizer.model")
 SPACE = "▁"  # how sentencepiece writes a space inside a piece
@@ -65,7 +65,7 @@ class Tokenizer:
         Raises:
             JaneoxError: the folder cannot be written, or other libraries cannot express this kind of model.
         """
-        from janeox.tokenizer_export import export
+        from janeox.tokenizer.export import export
 
         folder = Path(folder)
         with new_file(folder / MODEL_NAMES[0]) as partial:

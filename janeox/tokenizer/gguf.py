@@ -7,8 +7,8 @@ unknown token there, whatever is written here (llama.cpp issue 28862, seen 2026-
 from typing import Any
 
 from janeox.errors import JaneoxError
-from janeox.tokenizer import Tokenizer
-from janeox.tokenizer_model import UNIGRAM
+from janeox.tokenizer.model_file import UNIGRAM
+from janeox.tokenizer.tokenizer import Tokenizer
 
 
 def gguf_keys(tokenizer: Tokenizer) -> dict[str, Any]:

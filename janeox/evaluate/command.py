@@ -1,10 +1,9 @@
-"""The verbs `generate` and `evaluate`."""
+"""The verb `evaluate`."""
 
 import itertools
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,40 +11,15 @@ from rich.console import Console
 from rich.table import Table
 
 from janeox.atomic import new_file
-from janeox.config import SamplingConfig
 from janeox.corpus.document import Document
 from janeox.corpus.pipeline import cleaned
 from janeox.corpus.read import BadRows, read_documents
 from janeox.errors import JaneoxError
-from janeox.evaluate import GPTNeoXScorer, Score, Scorer, interval, score_texts
-from janeox.lm import load
+from janeox.evaluate.rival import TransformersScorer
+from janeox.evaluate.score import GPTNeoXScorer, Score, Scorer, interval, score_texts
+from janeox.lm import load, newest_model
 from janeox.progress import progress
-from janeox.rival import TransformersScorer
-from janeox.settings import Evaluate, Generate
-
-
-def newest_model() -> Path:
-    """The model folder of the run under `runs/` that was saved last.
-
-    Raises:
-        JaneoxError: there is none.
-    """
-    found = sorted(Path("runs").glob("*/model/config.json"), key=lambda file: file.stat().st_mtime)
-    if not found:
-        raise JaneoxError("no model under runs/ here; name one with --model FOLDER_OR_HUB_ID, or train one: janeox run")
-    print(f"model: {found[-1].parent}", file=sys.stderr)
-    return found[-1].parent
-
-
-def run_generate(settings: Generate) -> None:
-    """The verb `generate`: prints the prompt and its continuation as it comes."""
-    prompt = sys.stdin.read() if settings.prompt == "-" else settings.prompt
-    sampling = {field.name: getattr(settings, field.name) for field in fields(SamplingConfig)}
-    lm = load(settings.model or newest_model(), device=settings.device, dtype=settings.dtype)
-    print(prompt, end="", flush=True)
-    for part in lm.stream(prompt, **sampling):
-        print(part, end="", flush=True)
-    print()
+from janeox.settings.evaluate import Evaluate
 
 
 def run_evaluate(settings: Evaluate) -> None:

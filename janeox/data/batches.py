@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from janeox.data.shards import ShardFile, Shards
 from janeox.errors import JaneoxError
-from janeox.shards import ShardFile, Shards
 
 PATTERN = 1024  # rows over which the mixing weights are met exactly
 

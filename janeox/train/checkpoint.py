@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from janeox.atomic import new_folder, partial_name
 from janeox.errors import JaneoxError
 from janeox.model import GPTNeoX
-from janeox.parallel import World, barrier
+from janeox.train.parallel import World, barrier
 
 
 def save_state(

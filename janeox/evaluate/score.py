@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from janeox.data.shards import Shards
 from janeox.errors import JaneoxError
-from janeox.loss import token_losses
 from janeox.model import GPTNeoX
-from janeox.shards import Shards
 from janeox.tokenizer import Tokenizer
+from janeox.train.loss import token_losses
 
 BATCH_TOKENS = 8192  # a forward pass; more gains nothing on a CPU
 TEXTS_AT_A_TIME = 512  # sorted by length together

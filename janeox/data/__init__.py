@@ -1,0 +1,1 @@
+"""Token shards: written once, memory-mapped, and cut into batches."""

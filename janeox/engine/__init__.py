@@ -1,0 +1,1 @@
+"""Generation: sampling, batching, streaming and stopping, over any backend."""

@@ -1,0 +1,29 @@
+"""The compiled library of this folder's C++ files: a plain C interface, called through ctypes.
+
+It is built when the package is installed, where there is a compiler; whoever uses it has another way for where it was
+not.
+"""
+
+import ctypes
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+VERSION = 1
+"""Of its calls; a library of another version, left by an older install, is not used."""
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled library; None where it was not built, or is of another version than this file."""
+    for suffix in EXTENSION_SUFFIXES:
+        file = Path(__file__).with_name("_library" + suffix)
+        if file.exists():
+            try:
+                loaded = ctypes.CDLL(str(file))
+                version = loaded.janeox_version()
+            except (OSError, AttributeError):
+                continue
+            if version == VERSION:
+                return loaded
+    return None
