@@ -16,7 +16,7 @@ ORDER = [
     "errors", "atomic", "progress", "config", "native",
     *package("settings", "corpus tokenizer train evaluate generate run"),
     "recipe",
-    *package("corpus", "document read clean measures presets explain drops pipeline report"),
+    *package("corpus", "document read clean measures presets cleaner explain drops pipeline report"),
     *package("tokenizer", "model_file encoder export tokenizer doctor gguf report train"),
     *package("data", "shards tokenize batches"),
     "device", "weights", "model",

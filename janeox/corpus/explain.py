@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from janeox.config import CorpusConfig
-from janeox.corpus.clean import clean
+from janeox.corpus.cleaner import Cleaner
 from janeox.corpus.document import Document
-from janeox.corpus.presets import Rule, verdicts
+from janeox.corpus.presets import Rule
 from janeox.corpus.read import BadRows, read_documents
 from janeox.errors import JaneoxError
 
@@ -38,12 +38,13 @@ def find(name: str) -> Document:
 
 def explanation(document: Document, config: CorpusConfig) -> Group:
     """The cleaned text's beginning, and a table of every rule of the preset; the first that fails decides."""
-    text = clean(document)
+    cleaner = Cleaner(config)
+    text = cleaner.clean(document)
     table = Table(title=f"{document.where}, {len(document.text):,} characters, {len(text):,} once cleaned")
     for column in ("rule", "measured", "value", "kept if", "verdict"):
         table.add_column(column, justify="right" if column == "value" else "left")
     reason = None
-    for verdict in verdicts(text, document.kind, config.preset, config.min_chars):
+    for verdict in cleaner.verdicts(text, document.kind):
         reason = reason or (None if verdict.keeps else verdict.rule.name)
         table.add_row(
             verdict.rule.name,

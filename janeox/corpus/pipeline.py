@@ -13,10 +13,9 @@ from typing import Any
 
 from janeox.atomic import new_folder
 from janeox.config import CorpusConfig
-from janeox.corpus.clean import clean
+from janeox.corpus.cleaner import Cleaner
 from janeox.corpus.document import Document
 from janeox.corpus.drops import Drops
-from janeox.corpus.presets import reason_to_drop
 from janeox.corpus.read import BadRows, known, read_documents
 from janeox.errors import JaneoxError
 from janeox.progress import Progress, progress
@@ -113,15 +112,16 @@ def _clean_source(
     came, kept = _Tally(), {split: _Tally() for split in SPLITS}
     dropped: dict[str, _Dropped] = {}
     bad_rows = BadRows()
+    cleaner = Cleaner(config)
     with ExitStack() as stack:
         shards = {split: stack.enter_context(_Shards(folder / split, name)) for split in SPLITS}
         for path in paths:
             for document in read_documents(path, name, bad_rows, bar.advance):
                 came.add(document.text, len(document.text.encode("utf-8")))
-                text = clean(document)
+                text = cleaner.clean(document)
                 encoded = text.encode("utf-8")
                 key = text_hash(encoded)
-                reason = reason_to_drop(text, document.kind, config.preset, config.min_chars)
+                reason = cleaner.reason_to_drop(text, document.kind)
                 if not reason and key in seen:
                     reason = "duplicate"
                 if reason:
