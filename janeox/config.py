@@ -160,6 +160,9 @@ class DataConfig:
     """Tokens an optimizer step."""
     micro_batch_rows: int = 8
     """Rows a forward pass; more need more memory, and never change the result beyond rounding."""
+    separate_documents: bool = False
+    """Whether tokens attend to their own document only, with positions from its beginning; otherwise attention runs
+    over the whole row, as in gpt-neox."""
 
     def __post_init__(self) -> None:
         """Raises JaneoxError where a value has no meaning or two contradict each other."""

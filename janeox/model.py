@@ -7,17 +7,23 @@ D head size, R rotated part of D, V vocabulary.
 
 import json
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from janeox.atomic import new_folder
 from janeox.config import GPTNeoXConfig
 from janeox.errors import JaneoxError
 from janeox.weights import read_json, read_weights, write_weights
+
+Extend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""One layer's `KVCache.extend`: new keys and values → all of them."""
 
 GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_fast": "tanh", "gelu_pytorch_tanh": "tanh"}
 
@@ -73,15 +79,18 @@ class Attention(nn.Module):
         self.dense = Linear(config.hidden_size, config.hidden_size, bias=config.attention_bias)
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, layer: int, cache: KVCache | None
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | BlockMask | None, extend: Extend | None
     ) -> Tensor:
         B, T, _ = x.shape
         qkv = self.query_key_value(x).view(B, T, -1, 3, self.head_dim)  # per head q, k, v: (B, T, H, 3, D)
         q, k, v = qkv.permute(3, 0, 2, 1, 4)  # each (B, H, T, D)
         q, k = rotate(q, *rotary), rotate(k, *rotary)
-        if cache is not None:
-            k, v = cache.extend(layer, k, v)  # (B, H, S, D)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and T > 1)
+        if extend is not None:
+            k, v = extend(k, v)  # (B, H, S, D)
+        if isinstance(mask, BlockMask):
+            x = flex_attention(q, k, v, block_mask=mask)
+        else:
+            x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and T > 1)
         return self.dense(x.transpose(1, 2).reshape(B, T, -1))
 
 
@@ -106,9 +115,9 @@ class Layer(nn.Module):
         self.parallel = config.use_parallel_residual
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, layer: int, cache: KVCache | None
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | BlockMask | None, extend: Extend | None
     ) -> Tensor:
-        attended = self.attention(self.input_layernorm(x), rotary, mask, layer, cache)
+        attended = self.attention(self.input_layernorm(x), rotary, mask, extend)
         if self.parallel:
             return x + attended + self.mlp(self.post_attention_layernorm(x))
         x = x + attended
@@ -160,18 +169,36 @@ class GPTNeoX(nn.Module):
         """
         return self.embed_out(self.hidden(ids, mask=mask, cache=cache))
 
-    def hidden(self, ids: Tensor, *, mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
-        """As `forward`, but the normed hidden states (B, T, C) that the head reads."""
+    def hidden(
+        self,
+        ids: Tensor,
+        *,
+        mask: Tensor | None = None,
+        cache: KVCache | None = None,
+        documents: Tensor | None = None,
+    ) -> Tensor:
+        """As `forward`, but the normed hidden states (B, T, C) that the head reads.
+
+        Args:
+            documents: (B, T) for rows that hold several documents, in place of `mask` and `cache`: the number of the
+                document of each token, the same over neighbouring tokens. Each document is then read as if it were
+                alone: its tokens attend to their own document only, and their positions begin at 0.
+        """
         start = 0 if cache is None else cache.length
         end = start + ids.shape[1]
         positions = torch.arange(start, end, device=ids.device)[None]  # (1, T)
         if mask is not None:
             positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, start:end]  # (B, T)
+        attend: Tensor | BlockMask | None
+        if documents is not None:
+            positions, attend = document_positions(documents), document_mask(documents)
+        else:
+            attend = attention_mask(ids.shape[1], start, mask, ids.device)
         rotary = self._rotary(positions)
-        attend = attention_mask(ids.shape[1], start, mask, ids.device)
         x = self.gpt_neox.embed_in(ids)  # (B, T, C)
         for index, layer in enumerate(self.gpt_neox.layers):
-            x = layer(x, rotary, attend, index, cache)
+            # Layers get no number of their own: to torch.compile they are all the same.
+            x = layer(x, rotary, attend, None if cache is None else partial(cache.extend, index))
         if cache is not None:
             cache.length = end
         return self.gpt_neox.final_layer_norm(x)
@@ -279,6 +306,27 @@ def attention_mask(T: int, start: int, mask: Tensor | None, device: torch.device
     if mask is None:
         return causal
     return causal & mask[:, None, None, : start + T] | (keys == queries)
+
+
+def document_positions(documents: Tensor) -> Tensor:
+    """Place of each token in its document, (B, T), for document numbers (B, T)."""
+    places = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
+    begins = torch.ones_like(documents, dtype=torch.bool)
+    begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    return places - torch.where(begins, places, 0).cummax(1).values
+
+
+def document_mask(documents: Tensor) -> Tensor | BlockMask:
+    """Causal attention within each document: (B, 1, T, T) bool, or on a GPU blocks of which empty ones cost nothing."""
+    B, T = documents.shape
+    if documents.is_cuda:
+
+        def sees(b: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return (query >= key) & (documents[b, query] == documents[b, key])
+
+        return create_block_mask(sees, B, None, T, T, device=documents.device)
+    same = documents[:, :, None] == documents[:, None, :]
+    return same.tril()[:, None]
 
 
 def check_tensors(found: dict[str, Tensor], expected: dict[str, Any], folder: Path) -> None:

@@ -114,7 +114,10 @@ class Steps:
 def _evaluate(settings: Run, shards: Shards) -> None:
     """Opens the model folder as any user would; writes evaluation.json and sample.txt."""
     lm = load(settings.out / "model", device=settings.train.device)
-    scores = score_shards(lm.model, shards, settings.data.sequence_length, settings.data.micro_batch_rows)
+    data = settings.data
+    scores = score_shards(
+        lm.model, shards, data.sequence_length, data.micro_batch_rows, separate=data.separate_documents
+    )
     table = figures(scores) | {"unigram_entropy": unigram_entropy(shards)}
     table |= {"tokens_by_source": {name: score.num_tokens for name, score in scores.items()}}
     prompt = settings.train.sample_prompt

@@ -84,9 +84,11 @@ class GPTNeoXScorer:
 
 
 @torch.no_grad()
-def row_losses(model: GPTNeoX, inputs: Tensor, targets: Tensor) -> Tensor:
-    """See `Scorer`. Padding on the right needs no mask: no token sees it."""
-    hidden = model.hidden(inputs.to(model.device)).flatten(0, 1)
+def row_losses(model: GPTNeoX, inputs: Tensor, targets: Tensor, separate: bool = False) -> Tensor:
+    """See `Scorer`. Padding on the right needs no mask: no token sees it. `separate` as for `score_shards`."""
+    inputs = inputs.to(model.device)
+    documents = (inputs == model.config.eos_token_id).cumsum(1) if separate else None
+    hidden = model.hidden(inputs, documents=documents).flatten(0, 1)
     losses = token_losses(hidden, model.embed_out.weight, targets.to(model.device).flatten())
     return losses.view(targets.shape).double().sum(1)
 
@@ -148,7 +150,7 @@ def _batches(windows: list[tuple[int, Tensor, Tensor]]) -> Iterator[list[tuple[i
 
 
 def score_shards(
-    model: GPTNeoX, shards: Shards, sequence_length: int, rows: int, split: str = "valid"
+    model: GPTNeoX, shards: Shards, sequence_length: int, rows: int, split: str = "valid", separate: bool = False
 ) -> dict[str, Score]:
     """Scores every token of a split once, by source, as training sees it: windows of the packed stream.
 
@@ -156,6 +158,7 @@ def score_shards(
 
     Args:
         rows: windows a forward pass.
+        separate: whether a document sees nothing of those before it.
     """
     scores: dict[str, Score] = {}
     for source, files in shards.by_source(split):
@@ -168,9 +171,9 @@ def score_shards(
             for start in range(0, whole, rows * sequence_length):
                 end = min(whole, start + rows * sequence_length)
                 part = torch.arange(start, end).view(-1, sequence_length)  # (rows, T) places in the stream
-                nll += row_losses(model, inputs[part], tokens[part]).sum().item()
+                nll += row_losses(model, inputs[part], tokens[part], separate).sum().item()
             if whole < len(tokens):
-                nll += row_losses(model, inputs[None, whole:], tokens[None, whole:]).sum().item()
+                nll += row_losses(model, inputs[None, whole:], tokens[None, whole:], separate).sum().item()
             score += Score(nll, file.num_tokens, file.num_bytes, file.num_chars)
         scores[source] = score
     return scores

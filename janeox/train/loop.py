@@ -27,8 +27,11 @@ from janeox.train.metrics import Metrics
 from janeox.train.optim import build, learning_rate
 from janeox.train.parallel import World, sync_gradients, total, whole, whole_weights
 
-Objective = Callable[[GPTNeoX, Tensor], tuple[Tensor, Tensor]]
-"""(model, batch) → (sum of the loss over its tokens, number of those tokens)."""
+Batch = Tensor | dict[str, Tensor]
+"""Rows: one tensor, or tensors by name that all have the same number of rows."""
+
+Objective = Callable[[GPTNeoX, Any], tuple[Tensor, Tensor]]
+"""(model, portion of a batch) → (sum of the loss over its tokens, number of those tokens)."""
 
 
 @dataclass
@@ -37,8 +40,8 @@ class Task:
 
     model: GPTNeoX
     tokenizer: Tokenizer
-    batch: Callable[[int], Tensor]
-    """Step (from 0) → its rows."""
+    batch: Callable[[int], Batch]
+    """Step (from 0) → this process's rows of it; their number is the same on all processes."""
     objective: Objective
     validate: Callable[[], dict[str, Any]]
     """Figures for metrics.jsonl."""
@@ -83,9 +86,9 @@ def train(folder: Path, task: Task, optim: OptimConfig, config: TrainConfig, mic
         for step in range(first, task.num_steps):
             started = time.monotonic()
             rate = learning_rate(step, task.num_steps, optim)
-            rows = task.batch(step)
+            batch = task.batch(step)
             loss, norm = take_step(
-                model, optimizers, task.objective, rows, micro_batch_rows, rate, optim, config, world
+                model, optimizers, task.objective, batch, micro_batch_rows, rate, optim, config, world
             )
             done, last = step + 1, step + 1 == task.num_steps
             seconds = time.monotonic() - started
@@ -117,25 +120,25 @@ def take_step(
     model: GPTNeoX,
     optimizers: list[torch.optim.Optimizer],
     objective: Objective,
-    rows: Tensor,
+    batch: Batch,
     micro_batch_rows: int,
     rate: float,
     optim: OptimConfig,
     config: TrainConfig,
     world: World,
 ) -> tuple[float, float]:
-    """One optimizer step over this process's `rows`, in portions; returns loss a token and gradient norm before it.
+    """One optimizer step over this process's rows, in portions; returns loss a token and gradient norm before it.
 
     Gradients are those of the loss summed over all tokens, divided by their number: portions of unequal length count by
     their tokens. Where loss or norm are not finite, the weights are left as they are.
     """
     model.train()
     sums = torch.zeros(2, device=world.device)  # of the loss, and of the tokens
-    portions = rows.split(micro_batch_rows)
+    portions = split(batch, micro_batch_rows)
     for number, portion in enumerate(portions, 1):
         sync_gradients(model, number == len(portions))
         with autocast(config.dtype, model.device):
-            loss_sum, num_tokens = objective(model, portion.to(world.device, non_blocking=True))
+            loss_sum, num_tokens = objective(model, move(portion, world.device))
         loss_sum.backward()
         sums += torch.stack((loss_sum.detach(), num_tokens))
     loss, count = total(sums, world).tolist()
@@ -152,6 +155,20 @@ def take_step(
     for optimizer in optimizers:
         optimizer.zero_grad()
     return loss / count, norm
+
+
+def split(batch: Batch, rows: int) -> list[Batch]:
+    """A batch in portions of `rows` rows; the last may have fewer."""
+    if isinstance(batch, Tensor):
+        return list(batch.split(rows))
+    parts = {name: tensor.split(rows) for name, tensor in batch.items()}
+    return [dict(zip(parts, portion, strict=True)) for portion in zip(*parts.values(), strict=True)]
+
+
+def move(batch: Batch, device: torch.device) -> Batch:
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
 def compile_layers(model: GPTNeoX, config: TrainConfig) -> None:

@@ -1,6 +1,7 @@
 """Shards and a tokenizer → a trained model: next-token prediction over the packed stream."""
 
 import hashlib
+from functools import partial
 from typing import Any
 
 import tomli_w
@@ -29,10 +30,16 @@ FREE = {"train.device", "train.compile", "train.save_every", "train.evaluate_eve
         "train.sample_prompt", "train.log_every", "out", "shards", "tokenizer_folder"}  # fmt: skip
 
 
-def next_token_objective(model: GPTNeoX, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Summed loss of predicting tokens 1 … T of rows (B, T + 1) from those before, and their number."""
-    targets = rows[:, 1:].flatten()
-    loss = next_token_loss(model.hidden(rows[:, :-1]).flatten(0, 1), model.embed_out.weight, targets)
+def next_token_objective(model: GPTNeoX, rows: Tensor, separate: bool = False) -> tuple[Tensor, Tensor]:
+    """Summed loss of predicting tokens 1 … T of rows (B, T + 1) from those before, and their number.
+
+    With `separate`, tokens attend to their own document only. The end-of-text token begins the document after it: its
+    target is that document's first token, as at the beginning of a text to be written.
+    """
+    inputs, targets = rows[:, :-1], rows[:, 1:].flatten()
+    documents = (inputs == model.config.eos_token_id).cumsum(1) if separate else None
+    hidden = model.hidden(inputs, documents=documents).flatten(0, 1)
+    loss = next_token_loss(hidden, model.embed_out.weight, targets)
     return loss, torch.tensor(float(len(targets)), device=rows.device)
 
 
@@ -63,7 +70,9 @@ def run_pretrain(settings: Pretrain) -> None:
 
     def validate() -> dict[str, Any]:
         with autocast(settings.train.dtype, device):
-            scores = score_shards(model, shards, data.sequence_length, data.micro_batch_rows)
+            scores = score_shards(
+                model, shards, data.sequence_length, data.micro_batch_rows, separate=data.separate_documents
+            )
         return figures(scores)
 
     def sample(step: int) -> str:
@@ -79,7 +88,7 @@ def run_pretrain(settings: Pretrain) -> None:
         model=model,
         tokenizer=tokenizer,
         batch=lambda step: torch.from_numpy(batches.batch(step, world.rank, world.size)),
-        objective=next_token_objective,
+        objective=partial(next_token_objective, separate=data.separate_documents),
         validate=validate,
         sample=sample,
         data=hashlib.sha256((shards.folder / MANIFEST).read_bytes()).hexdigest()[:16],
