@@ -22,7 +22,7 @@ ORDER = [
     "device", "weights", "model",
     *package("train", "metrics loss parallel optim checkpoint"),
     *package("evaluate", "score rival"),
-    *package("engine", "generation"),
+    *package("engine", "backend packing native_backend generation"),
     "lm",
     *package("train", "loop plot pretrain"),
     *package("engine", "command"),

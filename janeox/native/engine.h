@@ -1,0 +1,98 @@
+// What the engine and its kernels share: the model as Python hands it over, and the table of kernels of one kind of CPU.
+//
+// Weights lie in panels of 16 rows, so that one vector holds the same column of 16 rows. A result is then a sum over
+// columns in their order, lane by lane, whatever else is computed beside it: a token's logits do not depend on the batch.
+// Mirrored by janeox/engine/native_backend.py.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace janeox {
+
+constexpr int LANES = 16;  // rows of a panel, positions of a block of the KV cache
+
+// Columns that share a scale. The widths of a matrix are padded to whole groups.
+constexpr int group(int bits) { return bits == 8 ? 64 : bits == 4 ? 32 : 1; }
+
+struct Matrix {  // y = W x + bias; P panels of 16 rows, K columns, padded
+    const void* weight;      // 32, 16 bits: (P, K, 16) floats; 8: (P, K/4, 16, 4) bytes, w + 128; 4: (P, K/8, 16, 4) bytes,
+                             // columns 0-3 in the low halves and 4-7 in the high ones, w + 8
+    const uint16_t* scales;  // (P, K/group, 16) float16; none for 32 and 16 bits
+    const float* bias;       // (P * 16), or none
+    int32_t panels, columns, bits, unused;
+};
+
+struct Norm {
+    const float *weight, *bias;
+};
+
+struct Layer {
+    Norm input, post_attention;
+    Matrix query_key_value, dense, dense_h_to_4h, dense_4h_to_h;
+};
+
+struct Model {
+    const Layer* layers;
+    const void* embedding;    // (V, C) float32, or float16 where `half_embedding`
+    const float *cos, *sin;   // (positions, R / 2)
+    Norm final_norm;
+    Matrix head;
+    int32_t num_layers, hidden, heads, head_dim, rotary_dim, half_embedding, parallel_residual, tanh_gelu;
+    float epsilon;
+};
+
+struct Cache {  // of all slots; B blocks of 16 positions; D head size
+    void* keys;              // (slots, layers, heads, B, D, 16)
+    void* values;            // (slots, layers, heads, B, D / 16, 16, 16): per block and 16 dimensions, position by position
+    float* key_scales;       // (slots, layers, heads, B * 16), for 8 bits
+    float* value_scales;
+    int32_t blocks, bits;    // bits of an element: 32, 16 or 8
+};
+
+struct Input {  // the operand x of a product for some tokens, in tiles of `width` tokens (the last may be narrower)
+    float* values;   // 32, 16 bits: per tile (K, width)
+    int8_t* bytes;   // 8, 4 bits: per tile (K/4, width, 4)
+    float* scales;   // per tile (K/group, width)
+    int32_t* sums;   // likewise: the sum of a group's bytes
+    int tokens, width;
+};
+
+struct Head {  // one head of one row: `count` tokens whose first stands at position `start`
+    const float* qkv;  // q of the first token; k and v follow at head_dim and 2 * head_dim
+    float* out;
+    size_t qkv_stride, out_stride;  // floats from token to token
+    void *keys, *values;            // this head's part of the cache
+    float *key_scales, *value_scales;
+    const float *cos, *sin;
+    int start, count, head_dim, rotary_dim, bits;
+    float* scratch;  // head_scratch() floats
+};
+
+struct Kernels {
+    const char* name;
+    int tile;  // the most tokens of a tile
+    bool (*supported)();
+    void (*embed)(const Model&, int id, float* x);
+    void (*normalize)(const float* x, const Norm&, float epsilon, int size, float* out);
+    void (*gelu)(float* x, int size, bool tanh);
+    // Puts one token into its place in the operand of `matrix`; x has `size` values, the rest of the columns is 0.
+    void (*prepare)(const Matrix& matrix, const float* x, int size, int token, Input& input);
+    // out (tokens, stride) at the rows of panels first … last - 1; added to what is there where `add`.
+    void (*multiply)(const Matrix&, const Input&, int first, int last, float* out, size_t stride, bool add);
+    void (*attend)(const Head&);
+};
+
+// Tokens of a tile when `tokens` are cut into the fewest, evenly.
+inline int tile_width(int tokens, int most) {
+    const int tiles = (tokens + most - 1) / most;
+    return (tokens + tiles - 1) / tiles;
+}
+
+inline size_t head_scratch(int positions, int head_dim, int tile) {
+    return static_cast<size_t>(tile) * (2 * (positions + LANES) + head_dim) + head_dim;
+}
+
+extern const Kernels avx512_kernels, avx2_kernels, neon_kernels;
+
+}  // namespace janeox

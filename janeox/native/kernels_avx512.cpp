@@ -1,0 +1,53 @@
+// x86 with AVX-512, VNNI included (Intel since Ice Lake, AMD since Zen 4).
+#include "engine.h"
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512vnni,avx512dq,f16c,fma")
+
+namespace janeox {
+namespace {
+
+struct Simd {
+    static constexpr int N = 16, REGISTERS = 32, TILE = 12, OFFSET = -128;  // OFFSET: bytes are multiplied as w + 128
+    using F = __m512;
+    using I = __m512i;
+    static F load(const float* p) { return _mm512_loadu_ps(p); }
+    static F load(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+    static F load(const int8_t* p) {
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+    }
+    static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
+    static void store(uint16_t* p, F v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, 0)); }
+    static void store_bytes(int8_t* p, I v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v)); }
+    static F set(float x) { return _mm512_set1_ps(x); }
+    static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+    static I round(F v) { return _mm512_cvtps_epi32(v); }
+    static F from_int(I v) { return _mm512_cvtepi32_ps(v); }
+    static F power_of_two(I n) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23)); }
+    static I set_int(int x) { return _mm512_set1_epi32(x); }
+    static I load_int(const void* p) { return _mm512_loadu_si512(p); }
+    static I four_bytes(const int8_t* p) {
+        int x;
+        __builtin_memcpy(&x, p, 4);
+        return _mm512_set1_epi32(x);
+    }
+    static I low(I w) { return _mm512_and_si512(w, _mm512_set1_epi8(15)); }
+    static I high(I w) { return _mm512_and_si512(_mm512_srli_epi16(w, 4), _mm512_set1_epi8(15)); }
+    static I dot8(I sum, I w, I x) { return _mm512_dpbusd_epi32(sum, w, x); }
+    static I dot4(I sum, I w, I x) { return _mm512_dpbusd_epi32(sum, w, x); }
+};
+
+#include "kernels.h"
+#include "attention.h"
+
+bool supported() {
+    return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq");
+}
+
+}  // namespace
+
+const Kernels avx512_kernels{"avx512", Simd::TILE, supported, embed, normalize, gelu, prepare, multiply, attend_any};
+
+}  // namespace janeox
+#endif

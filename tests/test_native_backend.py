@@ -1,0 +1,207 @@
+"""The native kernels against transformers, against torch with the same rounding, and against themselves in other batches."""
+
+import dataclasses
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from janeox import JaneoxError
+from janeox.config import GPTNeoXConfig
+from janeox.engine import native_backend
+from janeox.engine.backend import Row
+from janeox.engine.native_backend import NativeBackend, NotCovered
+from janeox.engine.packing import GROUP, absmax_scales, best_scales, pack, quantised
+from janeox.model import GPTNeoX
+from test_model import shape, theirs
+from test_native import compiler
+
+pytestmark = pytest.mark.skipif(not compiler() and native_backend._library() is None, reason="no compiler here")
+TINY = GPTNeoXConfig(97, 32, 2, 2, 48, max_position_embeddings=64)
+
+
+def supported(kernels: str) -> bool:
+    try:
+        NativeBackend.from_model(model(TINY), 1, 16, kernels=kernels)
+    except NotCovered:
+        return False
+    return True
+
+
+def model(config: GPTNeoXConfig, seed: int = 0) -> GPTNeoX:
+    """Ours, with weights large enough for errors to show."""
+    made = GPTNeoX(config).eval().requires_grad_(False)
+    weights = theirs(config, seed).state_dict()
+    made.load_state_dict({name.replace("lm_head", "embed_out"): tensor for name, tensor in weights.items()})
+    return made
+
+
+def error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+KERNELS = [name for name in ("avx512", "avx2", "neon") if supported(name)]
+
+
+def test_there_are_kernels_for_this_processor():
+    assert KERNELS
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("number", range(8))
+def test_logits_equal_transformers(number, kernels):
+    config = dataclasses.replace(
+        shape(number), hidden_act=["gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh"][number % 4]
+    )
+    reference = theirs(config, number)
+    ids = torch.randint(0, config.vocab_size, (3, 41), generator=torch.Generator().manual_seed(number))
+    with torch.no_grad():
+        expected = reference(ids).logits
+    rows = [Row(slot, 0, row.tolist()) for slot, row in enumerate(ids)]
+    exact = NativeBackend.from_model(model(config, number), 3, 41, bits=32, kernels=kernels)
+    assert (exact.forward(rows, every=True).view_as(expected) - expected).abs().max() < 1e-5
+    assert (exact.forward(rows) - expected[:, -1]).abs().max() < 1e-5
+    half = NativeBackend.from_model(model(config, number), 3, 41, bits=16, kernels=kernels)
+    assert error(half.forward(rows, every=True).view_as(expected), expected) < 1e-3
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("number", range(4))
+def test_integer_products_are_those_of_the_rounded_numbers(number, bits, monkeypatch):
+    config = shape(number)
+    rounded = model(config, number)
+    backend = NativeBackend.from_model(rounded, 1, 41, bits=bits, cache_bits=32)
+
+    def by_groups(x, bits):
+        group, size = GROUP[bits], x.shape[-1]
+        x = F.pad(x, (0, -size % group))
+        return x.view(*x.shape[:-1], -1, group), lambda groups: groups.reshape(x.shape)[..., :size]
+
+    def linear(self, x):  # activations always have 8 bits, in the groups of the weights
+        bits = self.bits
+        groups, back = by_groups(x, bits)
+        scales = groups.abs().amax(-1, keepdim=True) / 127
+        return F.linear(back((groups / scales.clamp(min=1e-30)).round() * scales), self.weight, self.bias)
+
+    for module in rounded.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.bits = 8 if module is rounded.embed_out else bits
+            groups, back = by_groups(module.weight.data, module.bits)
+            scales = (absmax_scales if module.bits == 8 else best_scales)(groups)
+            module.weight = torch.nn.Parameter(back(quantised(groups, scales, module.bits) * scales))
+            monkeypatch.setattr(module, "forward", linear.__get__(module))
+    rounded.gpt_neox.embed_in.weight = torch.nn.Parameter(model(config, number).gpt_neox.embed_in.weight.half().float())
+    ids = torch.randint(0, config.vocab_size, (1, 41))
+    with torch.no_grad():
+        expected = rounded(ids)[0]
+    found = backend.forward([Row(0, 0, ids[0].tolist())], every=True)
+    # A sum that falls beside the middle between two levels may go to the other one.
+    assert error(found, expected) < 3e-3
+
+
+@pytest.mark.parametrize("bits", [32, 16, 8, 4])
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_every_kind_of_kernels_gives_the_same_bits(bits, kernels):
+    best, other = (NativeBackend.from_model(model(shape(3)), 2, 64, bits=bits, kernels=name) for name in ("", kernels))
+    assert other.kernels == kernels
+    rows = [Row(1, 0, list(range(30))), Row(0, 0, [7])]
+    assert torch.equal(best.forward(rows, every=True), other.forward(rows, every=True))
+
+
+@pytest.mark.parametrize("bits,cache_bits,threads", [(32, 32, 1), (16, 16, 3), (8, 16, 2), (8, 8, 1), (4, 8, 2)])
+def test_a_text_gets_the_same_bits_alone_and_in_any_company(bits, cache_bits, threads):
+    """Texts advance by ragged portions, are rewound, copied and taken up again, beside any others."""
+    config, pick = dataclasses.replace(shape(2), max_position_embeddings=400), random.Random(bits)
+    backend = NativeBackend.from_model(model(config), 6, 400, bits=bits, cache_bits=cache_bits, threads=threads)
+    alone = NativeBackend.from_model(model(config), 1, 400, bits=bits, cache_bits=cache_bits, threads=1)
+    texts = [[pick.randrange(config.vocab_size) for _ in range(400)] for _ in range(6)]
+    expected = [alone.forward([Row(0, 0, text)], every=True) for text in texts]
+    lengths = [0] * 6
+    for _ in range(40):
+        rows = []
+        for slot in pick.sample(range(6), pick.randint(1, 6)):
+            start = pick.choice([lengths[slot], pick.randint(0, lengths[slot])])
+            count = min(pick.choice([1, 1, 1, 2, 5, 13, 40, 150]), 400 - start)
+            if count:
+                rows.append(Row(slot, start, texts[slot][start : start + count]))
+                lengths[slot] = start + count
+        if not rows:
+            continue
+        every = pick.random() < 0.5
+        found = backend.forward(rows, every)
+        wanted = [
+            expected[r.slot][(r.start if every else r.start + len(r.ids) - 1) : r.start + len(r.ids)] for r in rows
+        ]
+        assert torch.equal(found, torch.cat(wanted))
+        source, target = pick.sample(range(6), 2)
+        backend.copy(source, target, lengths[source])
+        texts[target], expected[target], lengths[target] = texts[source], expected[source], lengths[source]
+
+
+def test_a_cache_of_8_bits_changes_little():
+    config = dataclasses.replace(shape(3), max_position_embeddings=128)
+    row = Row(0, 0, [number % config.vocab_size for number in range(128)])
+    exact, small = (NativeBackend.from_model(model(config), 1, 128, bits=32, cache_bits=bits) for bits in (32, 8))
+    assert 0 < error(small.forward([row], every=True), exact.forward([row], every=True)) < 0.01
+    assert small._keys_values[0].nbytes * 4 == exact._keys_values[0].nbytes
+
+
+def test_refresh_takes_new_weights_in_place():
+    old, new = model(TINY), model(TINY, seed=1)
+    backend = NativeBackend.from_model(old, 1, 16, bits=8)
+    place = backend.tensors["embed_out.weight"].data_ptr()
+    backend.refresh(new)
+    row = [Row(0, 0, [5, 6, 7])]
+    assert torch.equal(backend.forward(row), NativeBackend.from_model(new, 1, 16, bits=8).forward(row))
+    assert backend.tensors["embed_out.weight"].data_ptr() == place
+
+
+def test_a_cache_takes_memory_as_it_is_used():
+    config = dataclasses.replace(TINY, max_position_embeddings=4096)
+
+    def resident():
+        return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+    before = resident()
+    backend = NativeBackend.from_model(model(config), 1000, 4096, bits=16)  # 1 GB
+    backend.forward([Row(slot, 0, [1, 2, 3]) for slot in range(0, 1000, 50)])
+    assert sum(tensor.nbytes for tensor in backend._keys_values) > 1e9 and resident() - before < 200e6
+
+
+def test_best_scales_are_better_than_the_plain_ones():
+    groups = torch.randn(2, 16, 4, 32, generator=torch.Generator().manual_seed(0))
+    plain = (groups.abs().amax(-1, keepdim=True) / 7).half()
+    best = best_scales(groups)
+    assert all(
+        (quantised(groups, scales, 4) * scales - groups).square().mean()
+        > (quantised(groups, best, 4) * best - groups).square().mean()
+        for scales in (plain, plain * 7 / 8)
+    )
+
+
+def test_what_cannot_be_is_refused():
+    backend = NativeBackend.from_model(model(TINY), 2, 16)
+    for rows in ([Row(2, 0, [1])], [Row(0, 10, [1] * 7)], [Row(0, -1, [1])], [Row(0, 0, [])], [Row(0, 0, [97])],
+                 [Row(0, 0, [-1])], [Row(0, 0, [1]), Row(0, 1, [1])]):  # fmt: skip
+        with pytest.raises(ValueError):
+            backend.forward(rows)
+    with pytest.raises(JaneoxError, match="use 32, 16, 8 or 4"):
+        NativeBackend.from_model(model(TINY), 1, 16, bits=5)
+    with pytest.raises(JaneoxError, match="capacity 65"):
+        NativeBackend.from_model(model(TINY), 1, 65)
+    with pytest.raises(NotCovered, match="no kernels 'sse'"):
+        NativeBackend.from_model(model(TINY), 1, 16, kernels="sse")
+    with pytest.raises(NotCovered, match="head size 40"):
+        NativeBackend.from_model(model(dataclasses.replace(TINY, hidden_size=80)), 1, 16)
+    broken = model(TINY)
+    broken.gpt_neox.layers[1].mlp.dense_4h_to_h.weight[3, 4] = torch.nan
+    for bits in (32, 16, 8, 4):
+        with pytest.raises(
+            JaneoxError, match=r"layers\.1\.mlp\.dense_4h_to_h\.weight: holds weights that are not finite"
+        ):
+            NativeBackend.from_model(broken, 1, 16, bits=bits)
+    with pytest.raises(JaneoxError, match="'embed_out.weight' is of shape"):
+        tensors = dict(NativeBackend.from_model(model(TINY), 1, 16, bits=8).tensors)
+        tensors |= dict(pack("embed_out.weight", torch.zeros(50, 32), 8))
+        NativeBackend(TINY, tensors, 1, 16)
