@@ -1,4 +1,4 @@
-"""The native kernels against transformers, against torch with the same rounding, and against themselves in other batches."""
+"""The native kernels against transformers, torch with the same rounding, and themselves in other batches."""
 
 import dataclasses
 import random
@@ -201,7 +201,7 @@ def test_what_cannot_be_is_refused():
             JaneoxError, match=r"layers\.1\.mlp\.dense_4h_to_h\.weight: holds weights that are not finite"
         ):
             NativeBackend.from_model(broken, 1, 16, bits=bits)
-    with pytest.raises(JaneoxError, match="'embed_out.weight' is of shape"):
+    with pytest.raises(JaneoxError, match=r"'embed_out\.weight' is of shape"):
         tensors = dict(NativeBackend.from_model(model(TINY), 1, 16, bits=8).tensors)
         tensors |= dict(pack("embed_out.weight", torch.zeros(50, 32), 8))
         NativeBackend(TINY, tensors, 1, 16)

@@ -86,7 +86,7 @@ def _library() -> ctypes.CDLL | None:
 
 
 class NativeBackend:
-    """A `Backend` (engine/backend.py) on this machine's CPU. A token's logits do not depend on what is computed beside it.
+    """A `Backend` (engine/backend.py) on this machine's CPU. A text's logits do not depend on its company.
 
     Args:
         tensors: as `packed_tensors` yields them.
@@ -278,7 +278,7 @@ class NativeBackend:
             scales = [torch.empty(*place, LANES) for _ in range(2)] if bits == 8 else []
         except RuntimeError as error:
             raise JaneoxError(
-                f"no memory for a cache of {self.num_slots} texts of {self.capacity} tokens; ask for fewer or shorter ones"
+                f"no memory for a cache of {self.num_slots} texts of {self.capacity} tokens; ask for less"
             ) from error
         self._keys_values = [keys, values, *scales]
         pointers = [tensor.data_ptr() for tensor in self._keys_values] + [None] * (4 - len(self._keys_values))

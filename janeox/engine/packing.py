@@ -1,4 +1,4 @@
-"""Weights as the native kernels read them (janeox/native/engine.h): panels of 16 rows, 8 or 4 bits by groups of columns.
+"""Weights as the native kernels read them (janeox/native/engine.h): panels of 16 rows, 8 or 4 bits by groups.
 
 Rounding is to nearest, without calibration data. The scale of a group of 4 bits is the best of a few by squared error.
 """
@@ -79,7 +79,7 @@ def absmax_scales(groups: Tensor) -> Tensor:
 
 
 def best_scales(groups: Tensor) -> Tensor:
-    """For 16 levels from -8 to 7: candidates around the largest weight, of either sign, the least squared error wins."""
+    """For 16 levels from -8 to 7: candidates around the largest weight; the least squared error wins."""
     ends = torch.stack((groups.amax(-1, keepdim=True), groups.amin(-1, keepdim=True)))
     largest = torch.where(ends[0] >= -ends[1], ends[0], ends[1])
     best = best_error = None
