@@ -83,8 +83,7 @@ class Attention(nn.Module):
     ) -> Tensor:
         B, T, _ = x.shape
         qkv = self.query_key_value(x).view(B, T, -1, 3, self.head_dim)  # per head q, k, v: (B, T, H, 3, D)
-        q, k, v = qkv.permute(3, 0, 2, 1, 4)  # each (B, H, T, D)
-        q, k = rotate(q, *rotary), rotate(k, *rotary)
+        q, k, v = _RotatedHeads.apply(qkv, *rotary)  # each (B, H, T, D)
         if extend is not None:
             k, v = extend(k, v)  # (B, H, S, D)
         if isinstance(mask, BlockMask):
@@ -195,7 +194,7 @@ class GPTNeoX(nn.Module):
         else:
             attend = attention_mask(ids.shape[1], start, mask, ids.device)
         rotary = self._rotary(positions)
-        x = self.gpt_neox.embed_in(ids)  # (B, T, C)
+        x = self.gpt_neox.embed_in(ids).to(self._compute_dtype)  # (B, T, C)
         for index, layer in enumerate(self.gpt_neox.layers):
             # Layers get no number of their own: to torch.compile they are all the same.
             x = layer(x, rotary, attend, None if cache is None else partial(cache.extend, index))
@@ -209,9 +208,12 @@ class GPTNeoX(nn.Module):
         exponents = torch.arange(0, c.rotary_dim, 2, device=positions.device).float() / max(c.rotary_dim, 1)
         inv_freq = 1.0 / (c.rotary_emb_base**exponents) / c.rope_scaling_factor  # (R/2,)
         angles = (positions[..., None].float() * inv_freq).repeat(1, 1, 2)[:, None]  # (B, 1, T, R)
-        kind = angles.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype
-        return angles.cos().to(dtype), angles.sin().to(dtype)
+        return angles.cos().to(self._compute_dtype), angles.sin().to(self._compute_dtype)
+
+    @property
+    def _compute_dtype(self) -> torch.dtype:
+        kind = self.device.type
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype
 
     @torch.no_grad()
     def initialize(self, generator: torch.Generator) -> "GPTNeoX":
@@ -284,13 +286,40 @@ class GPTNeoX(nn.Module):
             (folder / file).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+class _RotatedHeads(torch.autograd.Function):
+    """qkv (B, T, H, 3, D) → rotated q, rotated k, and v, each (B, H, T, D).
+
+    The gradient of a rotation is the rotation back; said here, it needs none of the copies that autograd would make.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(cos, sin)
+        q, k, v = qkv.permute(3, 0, 2, 1, 4)
+        return rotate(q, cos, sin), rotate(k, cos, sin), v
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        B, H, T, D = grads[0].shape
+        grad = grads[0].new_empty(B, T, H, 3, D)
+        to_q, to_k, to_v = grad.permute(3, 0, 2, 1, 4)
+        rotate(grads[0], cos, -sin, to_q)
+        rotate(grads[1], cos, -sin, to_k)
+        to_v.copy_(grads[2])
+        return grad, None, None
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor | None = None) -> Tensor:
     """Rotary position embedding (arXiv 2104.09864) of the first R of each head's D dimensions; x is (B, H, T, D)."""
+    out = torch.empty_like(x, memory_format=torch.contiguous_format) if out is None else out
     R = cos.shape[-1]
-    turned, rest = x[..., :R], x[..., R:]
-    first, second = turned.chunk(2, dim=-1)
-    turned = turned * cos + torch.cat((-second, first), dim=-1) * sin
-    return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
+    cos, sin = cos[..., : R // 2], sin[..., : R // 2]
+    first, second = x[..., : R // 2], x[..., R // 2 : R]
+    out[..., : R // 2] = torch.addcmul(first * cos, second, sin, value=-1)
+    out[..., R // 2 : R] = torch.addcmul(second * cos, first, sin)
+    out[..., R:] = x[..., R:]
+    return out
 
 
 def attention_mask(T: int, start: int, mask: Tensor | None, device: torch.device) -> Tensor | None:

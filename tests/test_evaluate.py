@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from janeox import LM, JaneoxError
-from janeox.evaluate import score as evaluate
 from janeox.config import GPTNeoXConfig
+from janeox.evaluate import score as evaluate
 from janeox.evaluate.rival import TransformersScorer
 from janeox.evaluate.score import Score, interval, score_shards, score_texts, unigram_entropy
 from janeox.model import GPTNeoX

@@ -135,12 +135,12 @@ def take_step(
     model.train()
     sums = torch.zeros(2, device=world.device)  # of the loss, and of the tokens
     portions = split(batch, micro_batch_rows)
-    for number, portion in enumerate(portions, 1):
-        sync_gradients(model, number == len(portions))
-        with autocast(config.dtype, model.device):
+    with autocast(config.dtype, model.device):  # around all portions, so that weights are cast once
+        for number, portion in enumerate(portions, 1):
+            sync_gradients(model, number == len(portions))
             loss_sum, num_tokens = objective(model, move(portion, world.device))
-        loss_sum.backward()
-        sums += torch.stack((loss_sum.detach(), num_tokens))
+            loss_sum.backward()
+            sums += torch.stack((loss_sum.detach(), num_tokens))
     loss, count = total(sums, world).tolist()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     torch._foreach_div_(gradients, count / world.size)  # they are averages over the processes

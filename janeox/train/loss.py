@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK_BYTES = 1 << 28  # of float32 logits alive at a time
+# Bytes of float32 logits alive at a time: on a GPU enough to fill it, on a CPU so few that they stay in its cache.
+CHUNK_BYTES = {"cuda": 1 << 28, "cpu": 1 << 23}
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -20,12 +21,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         losses = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        for part in _slices(len(targets), len(weight)):
-            logits = (hidden[part] @ head.T).float()  # (rows, V)
-            log_sum = logits.logsumexp(dim=1, keepdim=True)
+        for part in _slices(targets, weight):
+            log_p = F.log_softmax(hidden[part] @ head.T, dim=1, dtype=torch.float32)  # (rows, V)
             wanted = targets[part, None].clamp(min=0)
-            losses[part] = (log_sum - logits.gather(1, wanted))[:, 0]
-            grad = logits.sub_(log_sum).exp_()  # softmax
+            losses[part] = -log_p.gather(1, wanted)[:, 0]
+            grad = log_p.exp_()  # softmax
             grad.scatter_add_(1, wanted, grad.new_full(wanted.shape, -1.0))
             grad[targets[part] < 0] = 0.0
             grad = grad.to(hidden.dtype)
@@ -59,12 +59,13 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """−log p of each target by itself, (N,) float32; 0 where the target is −1. Arguments as of `next_token_loss`."""
     losses = torch.zeros(len(targets), dtype=torch.float32, device=hidden.device)
     places = (targets >= 0).nonzero()[:, 0]
-    for part in _slices(len(places), len(weight)):
+    for part in _slices(places, weight):
         logits = (hidden[places[part]] @ weight.to(hidden.dtype).T).float()  # (rows, V)
         losses[places[part]] = F.cross_entropy(logits, targets[places[part]], reduction="none")
     return losses
 
 
-def _slices(num_tokens: int, vocab_size: int) -> list[slice]:
-    rows = max(1, CHUNK_BYTES // (4 * vocab_size))
-    return [slice(start, start + rows) for start in range(0, num_tokens, rows)]
+def _slices(tokens: Tensor, weight: Tensor) -> list[slice]:
+    """Of `tokens` (N,), for a head (V, C)."""
+    rows = max(1, CHUNK_BYTES.get(weight.device.type, 1 << 28) // (4 * len(weight)))
+    return [slice(start, start + rows) for start in range(0, len(tokens), rows)]
