@@ -57,6 +57,9 @@ VERBS = {
         "perplexity and bits per byte of texts",
         positional="input",
     ),
+    "ladder": Verb(
+        evaluate.Ladder, "janeox.evaluate.ladder:run_ladder", "models of several sizes → the loss of larger ones"
+    ),
     "generate": Verb(generate.Generate, "janeox.engine.command:run_generate", "continues a text", positional="prompt"),
     "plot": Verb(train.Plot, "janeox.train.plot:run_plot", "draws the loss of a run", positional="run"),
 }

@@ -37,6 +37,27 @@ def run(settings: Run) -> None:
         JaneoxError: whatever a step finds wrong; what earlier steps made stays, and the next call goes on from it.
     """
     out, console = settings.out, Console()
+    steps, marks = prepare(settings)
+    shards = Shards(out / "shards")
+    if steps.start("model", marks):
+        run_pretrain(
+            Pretrain(out, model=settings.model, data=settings.data, optim=settings.optim, train=settings.train)
+        )
+        steps.finish("model", marks)
+    if steps.start("evaluation", marks):
+        _evaluate(settings, shards)
+        steps.finish("evaluation", marks)
+    console.print(closing_table(out, shards))
+    print(_next(out))
+
+
+def prepare(settings: Run) -> tuple["Steps", dict[str, str]]:
+    """Raw files → corpus, tokenizer and shards in the run's folder; the steps done so far, and `fingerprints`.
+
+    Raises:
+        JaneoxError: the folder holds a model of other data, or what a step finds wrong.
+    """
+    out, console = settings.out, Console()
     steps = Steps(out / "steps.json")
     marks = fingerprints(settings)
     if (out / "state").exists() and steps.done.get("shards", marks["shards"]) != marks["shards"]:
@@ -56,17 +77,7 @@ def run(settings: Run) -> None:
     if steps.start("shards", marks):
         console.print(summary(tokenize_corpus(out / "corpus", tokenizer, out / "shards")))
         steps.finish("shards", marks)
-    shards = Shards(out / "shards")
-    if steps.start("model", marks):
-        run_pretrain(
-            Pretrain(out, model=settings.model, data=settings.data, optim=settings.optim, train=settings.train)
-        )
-        steps.finish("model", marks)
-    if steps.start("evaluation", marks):
-        _evaluate(settings, shards)
-        steps.finish("evaluation", marks)
-    console.print(closing_table(out, shards))
-    print(_next(out))
+    return steps, marks
 
 
 def fingerprints(settings: Run) -> dict[str, str]:

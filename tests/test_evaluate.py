@@ -101,7 +101,7 @@ def test_transformers_as_the_engine_scores_alike(pair, works, tmp_path):
 
 @pytest.mark.parametrize("stride", [0, 65, -1])
 def test_a_stride_that_makes_no_sense(pair, stride):
-    with pytest.raises(JaneoxError, match="between 1 and the model's context of 64"):
+    with pytest.raises(JaneoxError, match="between 1 and the context of 64"):
         pair[0].score("猫", stride)
 
 

@@ -14,20 +14,23 @@ def package(name, modules):
 # Each module may import those above it.
 ORDER = [
     "errors", "atomic", "progress", "config", "native",
-    *package("settings", "corpus tokenizer train evaluate generate run"),
+    *package("settings", "corpus tokenizer train run evaluate generate"),
     "recipe",
     *package("corpus", "document read clean measures presets cleaner explain drops pipeline report"),
     *package("tokenizer", "model_file encoder export tokenizer doctor gguf report train"),
     *package("data", "shards tokenize batches"),
     "device", "weights", "model",
     *package("train", "metrics loss parallel optim checkpoint"),
-    *package("evaluate", "score rival"),
+    *package("evaluate", "score rival published scaling"),
     *package("engine", "backend packing native_backend generation"),
+    *package("evaluate", "backend"),
     "lm",
     *package("train", "loop plot pretrain"),
     *package("engine", "command"),
     *package("evaluate", "command"),
-    "pipeline", "cli",
+    "pipeline",
+    *package("evaluate", "ladder"),
+    "cli",
 ]  # fmt: skip
 NO_TORCH = [*ORDER[: ORDER.index("device")], "train.plot", "cli"]
 LAZY = {("tokenizer.export", "tokenizer.tokenizer")}  # saving a tokenizer exports it, exporting loads one

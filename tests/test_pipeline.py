@@ -199,7 +199,7 @@ def test_evaluate_scores_files(run, tmp_path):
     assert f"{score.perplexity:.2f}" in done.stdout and f"{score.bits_per_byte:.4f}" in done.stdout
     other = ("--engine", "transformers", "--json-file", tmp_path / "scores.json")
     assert janeox("evaluate", file, "--model", folder / "model", *other).returncode == 0
-    table = json.loads((tmp_path / "scores.json").read_text())["a.txt"]
+    table = json.loads((tmp_path / "scores.json").read_text())["scores"]["a.txt"]
     assert table["perplexity"] == pytest.approx(score.perplexity, rel=1e-4) and table["documents"] == 2
 
 

@@ -3,7 +3,8 @@
 import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from janeox.atomic import new_file
 from janeox.corpus.document import Document
 from janeox.corpus.pipeline import cleaned
 from janeox.corpus.read import BadRows, read_documents
+from janeox.engine.native_backend import NativeBackend, NotCovered
 from janeox.errors import JaneoxError
+from janeox.evaluate.backend import BackendScorer
+from janeox.evaluate.published import Published, published
 from janeox.evaluate.rival import TransformersScorer
-from janeox.evaluate.score import GPTNeoXScorer, Score, Scorer, interval, score_texts
+from janeox.evaluate.score import GPTNeoXScorer, Score, Scorer, interval, score_packed, score_texts, window_of
 from janeox.lm import load, newest_model
 from janeox.progress import progress
 from janeox.settings.evaluate import Evaluate
@@ -26,29 +30,77 @@ def run_evaluate(settings: Evaluate) -> None:
     """The verb `evaluate`: a table of perplexity and bits per byte, by file.
 
     Raises:
-        JaneoxError: no model, no text, or a stride that the model's context does not allow.
+        JaneoxError: no model, no text, or a context or stride that the model does not allow.
     """
     folder = settings.model or newest_model()
-    if settings.engine == "transformers":
-        scorer: Scorer = TransformersScorer(str(folder), settings.device, settings.dtype)
-    else:
-        lm = load(folder, device=settings.device, dtype=settings.dtype)
-        scorer = GPTNeoXScorer(lm.model, lm.tokenizer)
+    scorer = open_scorer(str(folder), settings)
+    window_of(scorer, settings.stride, settings.context)  # says what is wrong before any text is read
     scores: dict[str, list[Score]] = {}
+    figures: dict[str, Published] = {}
     bad_rows = BadRows()
+    empty = Empty()
     with progress("evaluate", unit="documents") as bar:
         for name, documents in _documents(settings.input, Path(folder), bad_rows):
-            for score in score_texts(scorer, (document.text for document in documents), settings.stride):
-                scores.setdefault(name, []).append(score)
+            texts: Iterable[str] = (document.text for document in documents if empty.keep(document.text))
+            if settings.published:
+                texts = list(texts)
+            score = score_texts if settings.documents == "apart" else score_packed
+            for row in score(scorer, texts, settings.stride, settings.context):
+                scores.setdefault(name, []).append(row)
                 bar.advance(1, note=name)
-    if not scores:
-        raise JaneoxError(f"{', '.join(settings.input) or folder}: no document to evaluate on")
+            if settings.published and name in scores:
+                figures[name] = published(scorer, texts)
+    if empty.count:
+        print(f"{empty.count} empty documents were left out", file=sys.stderr)
     if bad_rows.count:
         print(f"{bad_rows.count} malformed rows were left out, the first: {bad_rows.first[0]}", file=sys.stderr)
-    Console().print(score_table(scores))
+    if not scores:
+        raise JaneoxError(f"{', '.join(settings.input) or folder}: no document to evaluate on")
+    report = score_report(scores)
+    for name, figure in figures.items():
+        report[name] |= {"published_definitions": asdict(figure)}
+    window = window_of(scorer, settings.stride, settings.context)
+    how = f"documents {settings.documents}, context {window.context}, stride {window.stride}"
+    console = Console()
+    console.print(score_table(report, how))
+    if figures:
+        console.print(_published_table(figures))
     if settings.json_file:
         with new_file(settings.json_file) as new:
-            new.write_text(json.dumps(score_report(scores), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+            table = {"model": str(folder), "documents": settings.documents, **window._asdict(), "scores": report}
+            new.write_text(json.dumps(table, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+class Empty:
+    """Counts the documents without text, which have no bytes to divide by."""
+
+    count = 0
+
+    def keep(self, text: str) -> bool:
+        self.count += not text
+        return bool(text)
+
+
+def open_scorer(name: str, settings: Evaluate) -> Scorer:
+    """The model that the settings name, with its tokenizer.
+
+    Raises:
+        JaneoxError: it cannot be opened, or `bits` do not go with the engine, the model or this machine.
+    """
+    if settings.engine == "transformers":
+        if settings.bits:
+            raise JaneoxError("bits are of the engine janeox; transformers scores in dtype")
+        return TransformersScorer(name, settings.device, settings.dtype)
+    if not settings.bits:
+        lm = load(name, device=settings.device, dtype=settings.dtype)
+        return GPTNeoXScorer(lm.model, lm.tokenizer)
+    lm = load(name, device="cpu", dtype=settings.dtype)
+    try:
+        context = lm.model.config.max_position_embeddings
+        backend = NativeBackend.from_model(lm.model, num_slots=8, capacity=context, bits=settings.bits)
+    except NotCovered as error:
+        raise JaneoxError(f"bits = {settings.bits}: {error}") from error
+    return BackendScorer(backend, lm.tokenizer)
 
 
 FIGURES = {
@@ -83,13 +135,14 @@ def _documents(files: tuple[str, ...], model: Path, bad_rows: BadRows) -> Iterat
     yield from itertools.groupby(cleaned(corpus, "valid"), key=lambda document: document.source)
 
 
-def score_table(scores: dict[str, list[Score]]) -> Table:
+def score_table(report: dict[str, Any], how: str) -> Table:
     """The report for the terminal; in brackets the 95 % interval over documents."""
-    table = Table(title="Perplexity", caption="\\[95 % interval over documents]", caption_justify="left")
+    caption = f"{how}; \\[95 % interval over documents]"
+    table = Table(title="Perplexity", caption=caption, caption_justify="left")
     columns = ("text", "documents", "tokens", *(figure.replace("_", " ") for figure in FIGURES))
     for column in columns:
         table.add_column(column, justify="left" if column == "text" else "right")
-    for name, row in score_report(scores).items():
+    for name, row in report.items():
         cells = []
         for figure in FIGURES:
             digits = 2 if figure == "perplexity" else 4
@@ -97,4 +150,13 @@ def score_table(scores: dict[str, list[Score]]) -> Table:
             span = "" if low is None else f"\n\\[{low:.{digits}f}, {high:.{digits}f}]"
             cells.append(f"{row[figure]:.{digits}f}{span}")
         table.add_row(name, f"{row['documents']:,}", f"{row['tokens']:,}", *cells)
+    return table
+
+
+def _published_table(figures: dict[str, Published]) -> Table:
+    table = Table(title="Perplexity by published definitions, for comparison only", title_justify="left")
+    for column in ("text", "rinna: mean of exp(batch)", "gpt-neox: packed windows", "gpt-neox: by characters"):
+        table.add_column(column, justify="left" if column == "text" else "right")
+    for name, figure in figures.items():
+        table.add_row(name, *(f"{value:.2f}" for value in (figure.rinna, figure.gpt_neox, figure.gpt_neox_char)))
     return table

@@ -32,14 +32,15 @@ class TransformersScorer:
         if self.tokenizer.eos_token_id is None:
             raise JaneoxError(f"{name}: its tokenizer has no end-of-text token")
         self.eos_token_id: int = self.tokenizer.eos_token_id
+        bos = self.tokenizer.bos_token_id
+        self.bos_token_id: int = self.eos_token_id if bos is None else bos
         self.context: int = self.model.config.max_position_embeddings
 
     def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     @torch.no_grad()
-    def row_losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
         logits = self.model(inputs.to(self.model.device)).logits.float()  # (B, T, V)
         targets = targets.to(logits.device)
-        losses = torch.nn.functional.cross_entropy(logits.mT, targets, ignore_index=-1, reduction="none")
-        return losses.double().sum(1)
+        return torch.nn.functional.cross_entropy(logits.mT, targets, ignore_index=-1, reduction="none").double()

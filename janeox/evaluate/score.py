@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -63,12 +63,13 @@ class Scorer(Protocol):
 
     context: int
     """The most tokens of a forward pass."""
+    bos_token_id: int
     eos_token_id: int
 
     def encode(self, text: str) -> list[int]: ...
 
-    def row_losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """(B,) sums over (B, T) targets that are not −1 of −log p(target | inputs up to there), float64, in nats."""
+    def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """−log p(target | inputs up to there), (B, T) float64 in nats, of (B, T) targets; 0 where a target is −1."""
         ...
 
 
@@ -77,74 +78,121 @@ class GPTNeoXScorer:
 
     def __init__(self, model: GPTNeoX, tokenizer: Tokenizer):
         self.model, self.encode = model, tokenizer.encode
-        self.context, self.eos_token_id = model.config.max_position_embeddings, model.config.eos_token_id
+        config = model.config
+        self.context, self.bos_token_id, self.eos_token_id = (
+            config.max_position_embeddings, config.bos_token_id, config.eos_token_id
+        )  # fmt: skip
 
-    def row_losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        return row_losses(self.model, inputs, targets)
+    def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        return losses(self.model, inputs, targets)
 
 
 @torch.no_grad()
-def row_losses(model: GPTNeoX, inputs: Tensor, targets: Tensor, separate: bool = False) -> Tensor:
+def losses(model: GPTNeoX, inputs: Tensor, targets: Tensor, separate: bool = False) -> Tensor:
     """See `Scorer`. Padding on the right needs no mask: no token sees it. `separate` as for `score_shards`."""
     inputs = inputs.to(model.device)
     documents = (inputs == model.config.eos_token_id).cumsum(1) if separate else None
     hidden = model.hidden(inputs, documents=documents).flatten(0, 1)
-    losses = token_losses(hidden, model.embed_out.weight, targets.to(model.device).flatten())
-    return losses.view(targets.shape).double().sum(1)
+    return token_losses(hidden, model.embed_out.weight, targets.to(model.device).flatten()).double().view(targets.shape)
 
 
-def score_texts(scorer: Scorer, texts: Iterable[str], stride: int | None = None) -> Iterator[Score]:
+def score_texts(
+    scorer: Scorer, texts: Iterable[str], stride: int | None = None, context: int | None = None
+) -> Iterator[Score]:
     """Scores each text by itself, from the beginning of a document to its end-of-text token; yields in their order.
 
     A text longer than the context is read in windows that advance by `stride` tokens (half the context by default), so
     that every token is predicted once, and past the first window from at least context − stride tokens before it.
     Texts of like length share a forward pass, which changes a score by rounding at most.
 
+    Args:
+        context: tokens of a window; none: the model's whole context.
+
     Raises:
-        JaneoxError: a stride that is not between 1 and the context.
+        JaneoxError: a stride that is not between 1 and the context, or a context that the model does not have.
     """
-    stride = max(1, scorer.context // 2) if stride is None else stride
-    if not 1 <= stride <= scorer.context:
-        raise JaneoxError(f"stride = {stride}: must lie between 1 and the model's context of {scorer.context} tokens")
+    window = window_of(scorer, stride, context)
     remaining = iter(texts)
     while some := list(itertools.islice(remaining, TEXTS_AT_A_TIME)):
-        windows = [(place, *w) for place, text in enumerate(some) for w in _windows(scorer, text, stride)]
-        windows.sort(key=lambda window: len(window[1]))
-        nll, num_tokens = [0.0] * len(some), [0] * len(some)
-        for batch in _batches(windows):
-            inputs = torch.zeros(len(batch), len(batch[-1][1]), dtype=torch.long)
-            targets = torch.full_like(inputs, -1)
-            for row, (_, ids, wanted) in enumerate(batch):
-                inputs[row, : len(ids)], targets[row, : len(ids)] = ids, wanted
-            for (place, _, wanted), loss in zip(batch, scorer.row_losses(inputs, targets).tolist(), strict=True):
-                nll[place] += loss
-                num_tokens[place] += int((wanted >= 0).sum())
-        for place, text in enumerate(some):
-            yield Score(nll[place], num_tokens[place], len(text.encode(errors="replace")), len(text))
+        sequences = [torch.tensor([*scorer.encode(text), scorer.eos_token_id]) for text in some]
+        for text, nll in zip(some, read(scorer, sequences, window), strict=True):
+            yield _score(text, nll)
 
 
-def _windows(scorer: Scorer, text: str, stride: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """(inputs, targets) of each window; targets that an earlier window has are −1."""
-    targets = torch.tensor([*scorer.encode(text), scorer.eos_token_id])
-    inputs = torch.cat((targets[-1:], targets[:-1]))
+def score_packed(
+    scorer: Scorer, texts: Iterable[str], stride: int | None = None, context: int | None = None
+) -> list[Score]:
+    """As `score_texts`, but the texts follow each other in one stream, as in training, an end-of-text token between.
+
+    A token is predicted from the texts before its own too, so the scores depend on the order of the texts.
+    """
+    window = window_of(scorer, stride, context)
+    texts = list(texts)
+    parts = [torch.tensor([*scorer.encode(text), scorer.eos_token_id]) for text in texts]
+    if not texts:
+        return []
+    (stream,) = read(scorer, [torch.cat(parts)], window)
+    return [_score(text, nll) for text, nll in zip(texts, stream.split(list(map(len, parts))), strict=True)]
+
+
+def _score(text: str, nll: Tensor) -> Score:
+    return Score(nll.sum().item(), len(nll), len(text.encode(errors="replace")), len(text))
+
+
+class Window(NamedTuple):
+    context: int
+    stride: int
+
+
+def window_of(scorer: Scorer, stride: int | None, context: int | None) -> Window:
+    """The window that these settings ask for; raises as `score_texts`."""
+    if context is not None and not 1 <= context <= scorer.context:
+        raise JaneoxError(f"context = {context}: must lie between 1 and the model's {scorer.context} tokens")
+    context = context or scorer.context
+    stride = max(1, context // 2) if stride is None else stride
+    if not 1 <= stride <= context:
+        raise JaneoxError(f"stride = {stride}: must lie between 1 and the context of {context} tokens")
+    return Window(context, stride)
+
+
+def read(scorer: Scorer, sequences: Sequence[Tensor], window: Window, start: int | None = None) -> list[Tensor]:
+    """−log p of every token of each sequence (n,), float64 in nats, the first one predicted from `start` (`</s>`)."""
+    first = torch.tensor([scorer.eos_token_id if start is None else start])
+    pieces = [(place, *span) for place, ids in enumerate(sequences) for span in _spans(len(ids), window)]
+    pieces.sort(key=lambda piece: piece[2] - piece[1])
+    found = [torch.zeros(len(ids), dtype=torch.float64) for ids in sequences]
+    for batch in _batches(pieces):
+        inputs = torch.zeros(len(batch), max(end - begin for _, begin, end, _ in batch), dtype=torch.long)
+        targets = torch.full_like(inputs, -1)
+        for row, (place, begin, end, scored) in enumerate(batch):
+            ids = sequences[place]
+            inputs[row, : end - begin] = torch.cat(
+                (first if begin == 0 else ids[begin - 1 : begin], ids[begin : end - 1])
+            )
+            targets[row, scored - begin : end - begin] = ids[scored:end]
+        nll = scorer.losses(inputs, targets).cpu()
+        for row, (place, begin, end, scored) in enumerate(batch):
+            found[place][scored:end] = nll[row, scored - begin : end - begin]
+    return found
+
+
+def _spans(length: int, window: Window) -> Iterator[tuple[int, int, int]]:
+    """(begin, end, scored) of each window: it reads the tokens begin … end, and scores those from `scored` on."""
     scored = 0
-    while scored < len(targets):
-        end = min(len(targets), scorer.context if scored == 0 else scored + stride)
-        start = max(0, end - scorer.context)
-        wanted = targets[start:end].clone()
-        wanted[: scored - start] = -1
-        yield inputs[start:end], wanted
+    while scored < length:
+        end = min(length, window.context if scored == 0 else scored + window.stride)
+        yield max(0, end - window.context), end, scored
         scored = end
 
 
-def _batches(windows: list[tuple[int, Tensor, Tensor]]) -> Iterator[list[tuple[int, Tensor, Tensor]]]:
+def _batches(pieces: list[tuple[int, int, int, int]]) -> Iterator[list[tuple[int, int, int, int]]]:
     """Windows sorted by length, in groups that fill BATCH_TOKENS once padded."""
-    batch: list[tuple[int, Tensor, Tensor]] = []
-    for window in windows:
-        if batch and (len(batch) + 1) * len(window[1]) > BATCH_TOKENS:
+    batch: list[tuple[int, int, int, int]] = []
+    for piece in pieces:
+        if batch and (len(batch) + 1) * (piece[2] - piece[1]) > BATCH_TOKENS:
             yield batch
             batch = []
-        batch.append(window)
+        batch.append(piece)
     if batch:
         yield batch
 
@@ -171,9 +219,9 @@ def score_shards(
             for start in range(0, whole, rows * sequence_length):
                 end = min(whole, start + rows * sequence_length)
                 part = torch.arange(start, end).view(-1, sequence_length)  # (rows, T) places in the stream
-                nll += row_losses(model, inputs[part], tokens[part], separate).sum().item()
+                nll += losses(model, inputs[part], tokens[part], separate).sum().item()
             if whole < len(tokens):
-                nll += row_losses(model, inputs[None, whole:], tokens[None, whole:], separate).sum().item()
+                nll += losses(model, inputs[None, whole:], tokens[None, whole:], separate).sum().item()
             score += Score(nll, file.num_tokens, file.num_bytes, file.num_chars)
         scores[source] = score
     return scores

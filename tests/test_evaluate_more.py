@@ -1,0 +1,130 @@
+"""Packed documents, quantised weights and published definitions, each against transformers computing it another way."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from janeox import JaneoxError
+from janeox.engine.native_backend import NativeBackend
+from janeox.evaluate import score as evaluate
+from janeox.evaluate.backend import BackendScorer
+from janeox.evaluate.published import RINNA_BATCH, published
+from janeox.evaluate.score import GPTNeoXScorer, Score, score_packed, score_texts
+from test_evaluate import nll, pair  # noqa: F401
+
+
+def total(scores):
+    return sum(scores, Score())
+
+
+@pytest.mark.parametrize(("context", "stride"), [(None, 64), (None, 20), (24, 24), (24, 5)])
+def test_packed_documents_are_one_stream(pair, works, context, stride):  # noqa: F811
+    lm, reference = pair
+    texts = [works[0][:60], works[1][:7], works[2][:90], works[3][:40]]
+    stream = [3, *(id for text in texts for id in (*lm.tokenizer.encode(text), 3))]
+    window = context or 64
+    expected, done = nll(reference, stream[:1], stream[1 : window + 1]), window
+    while done < len(stream) - 1:
+        end = min(len(stream) - 1, done + stride)
+        expected += nll(reference, stream[max(0, end - window) : done + 1], stream[done + 1 : end + 1])
+        done = end
+    scores = score_packed(GPTNeoXScorer(lm.model, lm.tokenizer), texts, stride, context)
+    assert total(scores).nll == pytest.approx(expected, rel=1e-4)
+    assert [score.num_tokens for score in scores] == [len(lm.tokenizer.encode(text)) + 1 for text in texts]
+    assert score_packed(GPTNeoXScorer(lm.model, lm.tokenizer), []) == []
+
+
+def test_a_shorter_context_is_what_a_token_sees(pair, works):  # noqa: F811
+    lm, reference = pair
+    ids = [3, *lm.tokenizer.encode(works[0][:40]), 3]
+    expected = sum(nll(reference, ids[max(0, at - 7) : at], ids[at : at + 1]) for at in range(1, len(ids)))
+    scorer = GPTNeoXScorer(lm.model, lm.tokenizer)
+    assert total(score_texts(scorer, [works[0][:40]], stride=1, context=7)).nll == pytest.approx(expected, rel=1e-4)
+    for context in (0, 65):
+        with pytest.raises(JaneoxError, match=f"context = {context}: must lie between 1 and the model's 64"):
+            list(score_texts(scorer, ["猫"], context=context))
+    with pytest.raises(JaneoxError, match="between 1 and the context of 7"):
+        list(score_texts(scorer, ["猫"], stride=8, context=7))
+
+
+def test_published_definitions(pair, works):  # noqa: F811
+    lm, reference = pair
+    texts = [works[number % 9][number : 4 * number + 3] for number in range(RINNA_BATCH + 5)]
+    encoded = [lm.tokenizer.encode(text) for text in texts]
+    batches = []
+    for first in range(0, len(texts), RINNA_BATCH):
+        # That program cuts a document, with <s> before it, to the tokens that the model reads.
+        parts = [[2, *ids, 3][:65] for ids in encoded[first : first + RINNA_BATCH]]
+        losses = sum(nll(reference, ids[:1], ids[1:]) for ids in parts)
+        batches.append(math.exp(losses / sum(len(ids) - 1 for ids in parts)))
+    figures = published(GPTNeoXScorer(lm.model, lm.tokenizer), texts)
+    assert figures.rinna == pytest.approx(sum(batches) / 2, rel=1e-4)
+    stream = [3, *(id for ids in encoded for id in (*ids, 3))]
+    whole = (len(stream) - 1) // 64 * 64
+    windows = torch.tensor([stream[at : at + 65] for at in range(0, whole, 64)])
+    with torch.no_grad():
+        logits = reference(windows[:, :-1]).logits
+    sum_whole = F.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten(), reduction="sum").item()
+    rest = nll(reference, stream[-65:-1][: 64 - (len(stream) - 1 - whole) + 1], stream[whole + 1 :])
+    tokens, chars = len(stream) - 1, sum(map(len, texts))
+    assert figures.gpt_neox == pytest.approx(math.exp((sum_whole + rest) / tokens), rel=1e-4)
+    assert figures.gpt_neox_char == pytest.approx(math.exp((sum_whole + rest) / chars), rel=1e-4)
+
+
+def by_groups(x, group):
+    padded = F.pad(x, (0, -x.shape[-1] % group))
+    return padded.view(*padded.shape[:-1], -1, group)
+
+
+def rounded(x, levels, group, scales=None):
+    """`x` with the values in each group of its last dimension on a grid of 2 × levels + 1 steps."""
+    groups = by_groups(x, group)
+    scales = groups.abs().amax(-1, keepdim=True) / levels if scales is None else scales
+    scales = scales.clamp(min=1e-30)
+    return ((groups / scales).round() * scales).flatten(-2)[..., : x.shape[-1]]
+
+
+@pytest.mark.parametrize("stride", [None, 64])
+def test_quantised_scores_are_those_of_transformers_with_rounded_numbers(pair, works, stride, monkeypatch):  # noqa: F811
+    """Weights and what they are multiplied with, each in 8 bits: an independent model of what the kernels compute."""
+    lm, reference = pair
+    texts = [works[0][:150], works[1][:20], works[2][:80]]
+    backend = NativeBackend.from_model(lm.model, num_slots=3, capacity=64, bits=8, cache_bits=32)
+    scorer = BackendScorer(backend, lm.tokenizer)
+    found = list(score_texts(scorer, texts, stride))
+    exact = list(lm.scores(texts, stride))
+
+    def forward(self, x):
+        return F.linear(rounded(x, 127, 64), self.rounded_weight, self.bias)
+
+    for module in reference.modules():
+        if isinstance(module, torch.nn.Linear):
+            scales = (by_groups(module.weight.data, 64).abs().amax(-1, keepdim=True) / 127).half().float()
+            module.rounded_weight = rounded(module.weight.data, 127, 64, scales)
+            monkeypatch.setattr(module, "forward", forward.__get__(module))
+    embedding = reference.gpt_neox.embed_in.weight
+    monkeypatch.setattr(embedding, "data", embedding.data.half().float())
+    for text, score in zip(texts, found, strict=True):
+        ids = [3, *lm.tokenizer.encode(text), 3]
+        expected, done = nll(reference, ids[:1], ids[1:65]), 64
+        while done < len(ids) - 1:
+            end = min(len(ids) - 1, done + (stride or 32))
+            expected += nll(reference, ids[max(0, end - 64) : done + 1], ids[done + 1 : end + 1])
+            done = end
+        assert score.nll == pytest.approx(expected, rel=1e-4) and score.num_tokens == len(ids) - 1
+    assert total(found).nll != pytest.approx(total(exact).nll, rel=1e-7)
+
+
+@pytest.mark.parametrize("bits", [32, 16, 8, 4])
+def test_a_backend_scores_the_same_in_any_batch_and_order(pair, works, bits, monkeypatch):  # noqa: F811
+    lm, _ = pair
+    texts = [works[number % 9][number : 9 * number + 1] for number in range(12)] + [works[1][:200], ""]
+    scorer = BackendScorer(NativeBackend.from_model(lm.model, num_slots=4, capacity=64, bits=bits), lm.tokenizer)
+    together = list(score_texts(scorer, texts))
+    monkeypatch.setattr(evaluate, "BATCH_TOKENS", 100)
+    assert [next(score_texts(scorer, [text])) for text in texts] == together
+    assert list(score_texts(scorer, texts[::-1])) == together[::-1]
+    if bits == 32:
+        assert total(together).nll == pytest.approx(lm.score(texts).nll, rel=1e-6)
