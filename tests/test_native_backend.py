@@ -205,3 +205,11 @@ def test_what_cannot_be_is_refused():
         tensors = dict(NativeBackend.from_model(model(TINY), 1, 16, bits=8).tensors)
         tensors |= dict(pack("embed_out.weight", torch.zeros(50, 32), 8))
         NativeBackend(TINY, tensors, 1, 16)
+
+
+def test_a_long_text_of_which_only_the_last_logits_are_asked():
+    """Its first portion gives no logits at all."""
+    config = dataclasses.replace(TINY, max_position_embeddings=native_backend.PORTION + 40)
+    backend = NativeBackend.from_model(model(config), 1, config.max_position_embeddings, bits=32)
+    ids = [number % 90 for number in range(config.max_position_embeddings)]
+    assert torch.equal(backend.forward([Row(0, 0, ids)]), backend.forward([Row(0, 0, ids)], every=True)[-1:])

@@ -108,7 +108,7 @@ private:
 
     void set_tokens(Input& input, int tokens) {
         input.tokens = tokens;
-        input.width = tile_width(tokens, kernels_->tile);
+        input.width = tile_width(std::max(1, tokens), kernels_->tile);  // none: a portion that no logits are asked of
     }
 
     const float* normed(const Model& model, const Norm& norm, const float* x, float* scratch) {
