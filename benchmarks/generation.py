@@ -16,7 +16,8 @@ from transformers import GPTNeoXForCausalLM
 
 from benchmarks.machine import header
 from janeox.config import GPTNeoXConfig, SamplingConfig
-from janeox.engine.generation import Generation
+from janeox.engine.engine import Engine
+from janeox.engine.torch_backend import TorchBackend
 from janeox.model import GPTNeoX
 
 NEW_TOKENS = 64
@@ -54,8 +55,11 @@ def main() -> None:
 
 def janeox(model: GPTNeoX, prompt: torch.Tensor) -> list[list[int]]:
     sampling = SamplingConfig(max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, temperature=0)
-    steps = list(Generation(model, prompt.tolist(), sampling))
-    return [[step[row] for step in steps] for row in range(len(prompt))]
+    engine = Engine(TorchBackend(model, len(prompt), prompt.shape[1] + NEW_TOKENS))
+    texts = [engine.submit(ids, sampling) for ids in prompt.tolist()]
+    while not engine.idle:
+        engine.step()
+    return [text.ids for text in texts]
 
 
 def transformers(model: GPTNeoXForCausalLM, prompt: torch.Tensor) -> list[list[int]]:

@@ -2,17 +2,34 @@
 
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 from janeox import device as devices
 from janeox.config import SamplingConfig
-from janeox.engine.generation import Generation, StopScanner
+from janeox.engine.backend import Backend
+from janeox.engine.engine import Engine, FinishReason, Generated
+from janeox.engine.torch_backend import TorchBackend
 from janeox.errors import JaneoxError
 from janeox.evaluate.score import GPTNeoXScorer, Score, score_texts
 from janeox.model import GPTNeoX
-from janeox.tokenizer import StreamDecoder, Tokenizer
+from janeox.tokenizer import Tokenizer
 from janeox.weights import resolve
+
+SLOTS = 32  # texts written at once by `complete`; more wait until one ends
+
+
+class Completion(NamedTuple):
+    """What a prompt was continued with."""
+
+    ids: list[int]
+    """The sampled ids; the last is `</s>` where the model ended the text."""
+    text: str
+    """Up to a stop string, without it."""
+    finish_reason: FinishReason
+    logprobs: list[float]
+    """log p of each of `ids` under the model itself, before temperature and filters."""
 
 
 class LM:
@@ -45,34 +62,59 @@ class LM:
             JaneoxError: an unknown or meaningless setting, or a text longer than the model's context.
         """
         if isinstance(text, str):
-            return "".join(self.stream(text, **sampling))
-        parts: list[list[str]] = [[] for _ in text]
-        for row, part in self._parts(text, sampling):
-            parts[row].append(part)
-        return list(map("".join, parts))
+            return self.complete([text], **sampling)[0].text
+        return [completion.text for completion in self.complete(text, **sampling)]
+
+    def complete(self, prompts: list[str] | list[list[int]], **sampling: Any) -> list[Completion]:
+        """As `generate`, of texts or of ids, with what there is to know about each continuation.
+
+        Copies of a prompt differ: the n-th counts n on from the seed.
+
+        Raises:
+            JaneoxError: as `generate`.
+        """
+        config = _sampling(sampling)
+        encoded = [self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt) for prompt in prompts]
+        engine = self.engine(min(len(prompts), SLOTS), self._room(encoded, config))
+        copies: dict[tuple[int, ...], int] = {}
+        texts = []
+        for ids in encoded:
+            copy = copies[tuple(ids)] = copies.get(tuple(ids), -1) + 1
+            seed = None if config.seed is None else (config.seed + copy) % 2**63
+            texts.append(engine.submit(ids, replace(config, seed=seed)))
+        while not engine.idle:
+            engine.step()
+        return [_completion(text) for text in texts]
 
     def stream(self, text: str, **sampling: Any) -> Iterator[str]:
         """The same continuation as `generate`, in pieces of whole characters as they come."""
-        for _, part in self._parts([text], sampling):
-            yield part
+        config, ids = _sampling(sampling), self.tokenizer.encode(text)
+        engine = self.engine(1, self._room([ids], config))
+        generated, shown = engine.submit(ids, config), 0
+        while not engine.idle:
+            engine.step()
+            if generated.text[shown:]:
+                yield generated.text[shown:]
+                shown = len(generated.text)
 
-    def _parts(self, texts: list[str], sampling: dict[str, Any]) -> Iterator[tuple[int, str]]:
-        """(row, new text) as the rows advance."""
-        config = _sampling(sampling)
-        generation = Generation(self.model, [self.tokenizer.encode(text) for text in texts], config)
-        decoders = [StreamDecoder(self.tokenizer) for _ in texts]
-        scanners = [StopScanner(config.stop) for _ in texts]
-        for step in generation:
-            for row, token in step.items():
-                part = scanners[row].push(decoders[row].push(token))
-                if part:
-                    yield row, part
-                if scanners[row].stopped:
-                    generation.finish(row)
-        for row, (decoder, scanner) in enumerate(zip(decoders, scanners, strict=True)):
-            rest = scanner.push(decoder.flush()) + scanner.flush()
-            if rest:
-                yield row, rest
+    def engine(self, num_slots: int = SLOTS, capacity: int | None = None) -> Engine:
+        """A new engine for this model, which writes `num_slots` texts at once.
+
+        Args:
+            capacity: the most tokens of a text, prompt included; the model's context by default.
+        """
+        return Engine(
+            self._backend(max(1, num_slots), capacity or self.model.config.max_position_embeddings), self.tokenizer
+        )
+
+    def _backend(self, num_slots: int, capacity: int) -> Backend:
+        """The one place where a backend is chosen."""
+        return TorchBackend(self.model, num_slots, capacity)
+
+    def _room(self, prompts: list[list[int]], sampling: SamplingConfig) -> int:
+        """Tokens that the longest of the texts can come to."""
+        context, longest = self.model.config.max_position_embeddings, max(map(len, prompts), default=0)
+        return context if longest >= context else min(context, max(1, longest) + sampling.max_new_tokens)
 
     def scores(self, texts: Iterable[str], stride: int | None = None) -> Iterator[Score]:
         """Negative log-likelihood of each text by itself, in their order; see `evaluate.score_texts`."""
@@ -95,6 +137,12 @@ def _sampling(values: dict[str, Any]) -> SamplingConfig:
     except TypeError as error:
         known = ", ".join(SamplingConfig.__dataclass_fields__)
         raise JaneoxError(f"{error}; settings of generate are {known}") from error
+
+
+def _completion(text: Generated) -> Completion:
+    if text.finish_reason is None:
+        raise RuntimeError("the text is still being written")
+    return Completion(text.ids, text.text, text.finish_reason, text.logprobs)
 
 
 def load(name: str | Path, *, device: str = "auto", dtype: str = "auto", revision: str | None = None) -> LM:

@@ -18,43 +18,15 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from janeox.atomic import new_folder
+from janeox.cache import CacheRows
 from janeox.config import GPTNeoXConfig
 from janeox.errors import JaneoxError
 from janeox.weights import read_json, read_weights, write_weights
 
 Extend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""One layer's `KVCache.extend`: new keys and values → all of them."""
+"""One layer's `CacheRows.extend`: new keys and values → all of them."""
 
 GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_fast": "tanh", "gelu_pytorch_tanh": "tanh"}
-
-
-class KVCache:
-    """Keys and values of the tokens seen so far, in memory reserved once.
-
-    Args:
-        capacity: the most tokens a row can hold, padding included.
-    """
-
-    def __init__(self, config: GPTNeoXConfig, batch_size: int, capacity: int, dtype: torch.dtype, device: torch.device):
-        shape = (config.num_hidden_layers, batch_size, config.num_attention_heads, capacity, config.head_dim)
-        self.keys = torch.empty(shape, dtype=dtype, device=device)  # (L, B, H, capacity, D)
-        self.values = torch.empty(shape, dtype=dtype, device=device)
-        self.length = 0
-
-    @property
-    def capacity(self) -> int:
-        return self.keys.shape[3]
-
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores one layer's new (B, H, T, D) behind the `length` known ones; returns all of them, (B, H, S, D)."""
-        end = self.length + keys.shape[2]
-        self.keys[layer, :, :, self.length : end] = keys
-        self.values[layer, :, :, self.length : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
-
-    def keep(self, rows: Tensor) -> None:
-        """Drops all rows of the batch but `rows` (indices)."""
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
 
 
 class Linear(nn.Linear):
@@ -155,12 +127,13 @@ class GPTNeoX(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.embed_out.weight.dtype
 
-    def forward(self, ids: Tensor, *, mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+    def forward(self, ids: Tensor, *, mask: Tensor | None = None, cache: CacheRows | None = None) -> Tensor:
         """Logits of the next token after each position.
 
         Args:
             ids: (B, T) token ids; with a cache, those that follow the cached ones.
-            mask: (B, S) bool, False for padding, over cached and new tokens; padding may stand on either side.
+            mask: (B, T) bool, False for padding, which may stand on either side; not with a cache, where what stands
+                behind a row's own tokens is simply written over later.
             cache: filled in place.
 
         Returns:
@@ -173,7 +146,7 @@ class GPTNeoX(nn.Module):
         ids: Tensor,
         *,
         mask: Tensor | None = None,
-        cache: KVCache | None = None,
+        cache: CacheRows | None = None,
         documents: Tensor | None = None,
     ) -> Tensor:
         """As `forward`, but the normed hidden states (B, T, C) that the head reads.
@@ -183,23 +156,20 @@ class GPTNeoX(nn.Module):
                 document of each token, the same over neighbouring tokens. Each document is then read as if it were
                 alone: its tokens attend to their own document only, and their positions begin at 0.
         """
-        start = 0 if cache is None else cache.length
-        end = start + ids.shape[1]
-        positions = torch.arange(start, end, device=ids.device)[None]  # (1, T)
-        if mask is not None:
-            positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, start:end]  # (B, T)
         attend: Tensor | BlockMask | None
-        if documents is not None:
+        if cache is not None:
+            positions, attend = cache.positions, cache.mask  # (B, T)
+        elif documents is not None:
             positions, attend = document_positions(documents), document_mask(documents)
+        elif mask is not None:
+            positions, attend = (mask.long().cumsum(1) - 1).clamp(min=0), attention_mask(mask)
         else:
-            attend = attention_mask(ids.shape[1], start, mask, ids.device)
+            positions, attend = torch.arange(ids.shape[1], device=ids.device)[None], None  # (1, T)
         rotary = self._rotary(positions)
         x = self.gpt_neox.embed_in(ids).to(self._compute_dtype)  # (B, T, C)
         for index, layer in enumerate(self.gpt_neox.layers):
             # Layers get no number of their own: to torch.compile they are all the same.
             x = layer(x, rotary, attend, None if cache is None else partial(cache.extend, index))
-        if cache is not None:
-            cache.length = end
         return self.gpt_neox.final_layer_norm(x)
 
     def _rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -231,10 +201,6 @@ class GPTNeoX(nn.Module):
                 scale = 1 / math.sqrt(2 * self.config.num_hidden_layers) if into_residual else 1.0
                 parameter.normal_(0.0, std * scale, generator=generator)
         return self
-
-    def new_cache(self, batch_size: int, capacity: int) -> KVCache:
-        """An empty cache for `batch_size` rows of up to `capacity` tokens, in the model's dtype and place."""
-        return KVCache(self.config, batch_size, capacity, self.dtype, self.device)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, dtype: torch.dtype | None = None) -> "GPTNeoX":
@@ -322,19 +288,13 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor | None = None) -> Te
     return out
 
 
-def attention_mask(T: int, start: int, mask: Tensor | None, device: torch.device) -> Tensor | None:
-    """Which of S = start + T tokens each of the last T may see, (B or 1, 1, T, S) bool; None for plain causality.
+def attention_mask(mask: Tensor) -> Tensor:
+    """Which tokens each token may see, (B, 1, T, T) bool, where (B, T) `mask` is False for padding.
 
     Padded queries see themselves, because a softmax over nothing is not a number.
     """
-    if mask is None and (start == 0 or T == 1):
-        return None
-    queries = torch.arange(start, start + T, device=device)[:, None]
-    keys = torch.arange(start + T, device=device)[None]
-    causal = (keys <= queries)[None, None]  # (1, 1, T, S)
-    if mask is None:
-        return causal
-    return causal & mask[:, None, None, : start + T] | (keys == queries)
+    places = torch.arange(mask.shape[1], device=mask.device)
+    return (places <= places[:, None]) & mask[:, None, None] | (places == places[:, None])
 
 
 def document_positions(documents: Tensor) -> Tensor:

@@ -15,7 +15,10 @@ from transformers import (
 
 from janeox import LM, JaneoxError
 from janeox.config import GPTNeoXConfig, SamplingConfig
-from janeox.engine.generation import Generation, StopScanner, draw, next_token_logits
+from janeox.engine.engine import Engine
+from janeox.engine.sampling import draw, next_token_logits
+from janeox.engine.stop import StopScanner
+from janeox.engine.torch_backend import TorchBackend
 from janeox.model import GPTNeoX
 from test_model import shape, theirs
 
@@ -23,12 +26,11 @@ EOS = 3
 
 
 def generate_ids(model, prompts, **sampling):
-    generation = Generation(model, prompts, SamplingConfig(**sampling))
-    rows = [[] for _ in prompts]
-    for step in generation:
-        for row, token in step.items():
-            rows[row].append(token)
-    return rows
+    engine = Engine(TorchBackend(model, len(prompts), model.config.max_position_embeddings))
+    texts = [engine.submit(prompt, SamplingConfig(**sampling)) for prompt in prompts]
+    while not engine.idle:
+        engine.step()
+    return [text.ids for text in texts]
 
 
 @pytest.mark.parametrize("number", range(12))
@@ -44,7 +46,7 @@ def test_greedy_equals_transformers_token_for_token(number, tmp_path):
             torch.tensor([prompt]), max_new_tokens=20, min_new_tokens=5, do_sample=False, repetition_penalty=1.1,
             bos_token_id=2, eos_token_id=EOS, pad_token_id=0,
         )[0, len(prompt) :].tolist()  # fmt: skip
-        assert ours[row] == [token for token in theirs_ids if token != EOS]
+        assert ours[row] == theirs_ids
 
 
 @pytest.mark.parametrize("penalty", [1.0, 1.3, 0.8])
@@ -66,7 +68,7 @@ def test_distribution_equals_transformers_processors(penalty, top_k, top_p):
             processors.append(TopKLogitsWarper(top_k))
         if top_p < 1.0:
             processors.append(TopPLogitsWarper(top_p))
-        ours = next_token_logits(logits, ids, None, num_new, sampling, EOS)
+        ours = next_token_logits(logits, ids, None, torch.full((5,), num_new), sampling, EOS)
         assert torch.equal(ours, processors(ids, logits.clone()))
 
 
@@ -76,8 +78,9 @@ def test_penalty_ignores_padding():
     sampling = SamplingConfig(repetition_penalty=1.5)
     padded = torch.cat((torch.full((1, 4), EOS), ids), 1)
     mask = torch.tensor([[False] * 4 + [True] * 6])
-    alone = next_token_logits(logits, ids, None, 0, sampling, EOS)
-    assert torch.equal(next_token_logits(logits, padded, mask, 0, sampling, EOS), alone)
+    none_yet = torch.zeros(1)
+    alone = next_token_logits(logits, ids, None, none_yet, sampling, EOS)
+    assert torch.equal(next_token_logits(logits, padded, mask, none_yet, sampling, EOS), alone)
 
 
 def test_draws_follow_the_distribution_and_never_an_impossible_token():
