@@ -42,6 +42,9 @@ class TokenizerConfig:
     normalization: Literal["identity", "nfkc", "nmt_nfkc"] = "identity"
     """identity keeps every character; nfkc and nmt_nfkc fold full-width forms, nmt_nfkc also turns newlines and tabs
     into spaces: decoding cannot undo that, and other libraries then encode some texts otherwise than sentencepiece."""
+    user_defined_symbols: tuple[str, ...] = ()
+    """Strings that are always one piece, wherever a text holds them; "<NL>" is how the series' dialogues write a newline,
+    and without a piece of its own it is spelled out."""
     sample_chars: int = 10_000_000
     """Train on a seeded sample of lines with about this many characters."""
     seed: int = 0

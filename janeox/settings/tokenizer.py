@@ -25,6 +25,8 @@ class ExportTokenizer:
 
     folder: Path = Path("runs/run/tokenizer")
     """The folder, also as a bare argument; a replaced tokenizer_config.json is kept beside the new one."""
+    dialogue: bool = False
+    """Write the series' chat template too, for a folder of one of its tuned models, which came without."""
 
 
 @dataclass

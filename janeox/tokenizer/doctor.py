@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from janeox.atomic import new_file
+from janeox.dialogue import CHAT_TEMPLATE
 from janeox.errors import JaneoxError
 from janeox.settings.tokenizer import Doctor, ExportTokenizer
 from janeox.tokenizer.export import FILES, export
@@ -163,11 +164,11 @@ def _escaped(text: str) -> str:
     return text.replace("[", r"\[")  # rich reads [PAD] as markup
 
 
-def repair(folder: Path | str) -> list[str]:
+def repair(folder: Path | str, chat_template: str = "") -> list[str]:
     """Writes the files for other libraries beside a folder's sentencepiece model; returns what changed, a line each.
 
     A tokenizer_config.json that was there is kept as tokenizer_config.json.before-janeox, the oldest one only; its
-    `model_max_length` and `chat_template` live on in the new one.
+    `model_max_length` and `chat_template` live on in the new one, unless another `chat_template` is given.
 
     Raises:
         JaneoxError: as `export`.
@@ -181,8 +182,8 @@ def repair(folder: Path | str) -> list[str]:
         with new_file(folder / BACKUP) as partial:  # first of all, so that a kill loses nothing
             partial.write_bytes(old)
         changes.append(f"{BACKUP}: the former one, which named the class {named!r}")
-    export(folder)
-    if kept := {key: former[key] for key in KEPT if key in former}:
+    export(folder, chat_template)
+    if kept := {key: former[key] for key in KEPT if key in former and not (key == "chat_template" and chat_template)}:
         with new_file(folder / CONFIG) as partial:
             table = json.dumps(_table(folder / CONFIG) | kept, ensure_ascii=False, indent=2)
             partial.write_text(table + "\n", encoding="utf-8")
@@ -196,7 +197,7 @@ def repair(folder: Path | str) -> list[str]:
 
 def run_export_tokenizer(settings: ExportTokenizer) -> None:
     """The verb `export-tokenizer`: repairs a folder and says what changed."""
-    for line in repair(settings.folder) or ["nothing to change"]:
+    for line in repair(settings.folder, CHAT_TEMPLATE if settings.dialogue else "") or ["nothing to change"]:
         print(f"{settings.folder}: {line}")
 
 

@@ -28,11 +28,12 @@ KEPT, STAND_IN = "～", "\x01"  # the stand-in is among the dropped, so no text 
 ROLES = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
 
 
-def export(folder: Path | str) -> None:
+def export(folder: Path | str, chat_template: str = "") -> None:
     """Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json and spiece.vocab beside `spiece.model`.
 
     Existing ones are replaced. Encoding through those files appends `</s>` unless `add_special_tokens=False`, as the
     rinna series does, and reads special strings in a text as ordinary characters unless `split_special_tokens=False`.
+    A `chat_template` (Jinja; see dialogue.py) marks a model that was tuned for dialogue.
 
     Raises:
         JaneoxError: there is no model, it is damaged, it is no unigram model, or the folder cannot be written.
@@ -43,7 +44,7 @@ def export(folder: Path | str) -> None:
         raise JaneoxError(f"{tokenizer.where}: only unigram models can be exported; this one is of another kind")
     roles = special_tokens(tokenizer)
     _write(folder / "tokenizer.json", _json(tokenizer_json(tokenizer)))
-    _write(folder / "tokenizer_config.json", _json(tokenizer_config(roles)))
+    _write(folder / "tokenizer_config.json", _json(tokenizer_config(roles, chat_template)))
     _write(folder / "special_tokens_map.json", _json(roles))
     _write(folder / "spiece.vocab", "".join(f"{p.text}\t{p.score:g}\n" for p in tokenizer.file.pieces))
 
@@ -60,8 +61,9 @@ def special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
     return {role: tokenizer.file.pieces[id].text for role, id in ids.items() if id is not None}
 
 
-def tokenizer_config(roles: dict[str, str]) -> dict[str, Any]:
-    return roles | {
+def tokenizer_config(roles: dict[str, str], chat_template: str = "") -> dict[str, Any]:
+    template = {"chat_template": chat_template} if chat_template else {}
+    return roles | template | {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,  # the default would delete spaces before punctuation
         "split_special_tokens": True,  # a user's "</s>" is four characters, not the end of the text

@@ -59,8 +59,8 @@ class Tokenizer:
         except OSError as error:
             raise JaneoxError(f"{file}: cannot be read ({error.strerror})") from error
 
-    def save(self, folder: Path | str) -> None:
-        """Writes `spiece.model` and the files with which other libraries give the same ids (see tokenizer_export).
+    def save(self, folder: Path | str, chat_template: str = "") -> None:
+        """Writes `spiece.model` and the files with which other libraries give the same ids (see tokenizer.export).
 
         Raises:
             JaneoxError: the folder cannot be written, or other libraries cannot express this kind of model.
@@ -70,7 +70,7 @@ class Tokenizer:
         folder = Path(folder)
         with new_file(folder / MODEL_NAMES[0]) as partial:
             partial.write_bytes(self.model)
-        export(folder)
+        export(folder, chat_template)
 
     def __len__(self) -> int:
         return len(self.file.pieces)

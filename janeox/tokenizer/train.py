@@ -82,6 +82,7 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
             bos_piece=BOS,
             eos_piece=EOS,
             control_symbols=list(OTHER_CONTROLS),
+            user_defined_symbols=list(config.user_defined_symbols),
             num_threads=PARTITIONS,
             minloglevel=2,
         )
