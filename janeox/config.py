@@ -3,6 +3,7 @@
 `recipe.py` fills them from TOML. No torch here, so that `janeox VERB --help` is instant.
 """
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -255,7 +256,22 @@ class SamplingConfig:
     top_k: int = 0
     """Keep the k likeliest; 0 keeps all."""
     top_p: float = 1.0
+    """Keep the likeliest that together have this probability."""
+    min_p: float = 0.0
+    """Keep those with at least this share of the likeliest one's probability."""
+    typical_p: float = 1.0
+    """Keep the most typical (arXiv 2202.00666) that together have this probability."""
     repetition_penalty: float = 1.0
+    """Above 1, tokens that are there already, prompt included, become less likely (arXiv 1909.05858)."""
+    no_repeat_ngram_size: int = 0
+    """No run of this many tokens comes twice; 0 allows it."""
+    logit_bias: dict[int, float] = field(default_factory=dict)
+    """Id → what is added to its logit before anything else."""
+    top_logprobs: int = 0
+    """Report this many of the likeliest tokens, with their log-probabilities, beside each chosen one."""
+    prompt_lookup_num_tokens: int = 0
+    """Guess up to this many tokens from what followed the same words earlier, and check them in one pass: faster on
+    repetitive text, and the same text in the end. 0 does not guess."""
     stop: tuple[str, ...] = ()
     """End before the first of these strings."""
     seed: int | None = None
@@ -272,10 +288,16 @@ class SamplingConfig:
             "temperature": (0 <= self.temperature < float("inf"), "must be 0 or more"),
             "top_k": (self.top_k >= 0, "must be 0 or more"),
             "top_p": (0 < self.top_p <= 1, "must lie above 0 and at most 1"),
+            "min_p": (0 <= self.min_p <= 1, "must lie between 0 and 1"),
+            "typical_p": (0 < self.typical_p <= 1, "must lie above 0 and at most 1"),
+            "no_repeat_ngram_size": (self.no_repeat_ngram_size >= 0, "must be 0 or more"),
+            "top_logprobs": (self.top_logprobs >= 0, "must be 0 or more"),
+            "prompt_lookup_num_tokens": (self.prompt_lookup_num_tokens >= 0, "must be 0 or more"),
             "repetition_penalty": (0 < self.repetition_penalty < float("inf"), "must be above 0"),
             "seed": (self.seed is None or 0 <= self.seed < 2**63, "must lie between 0 and 2^63 - 1"),
             "stop": (all(self.stop), "must hold no empty string"),
         }
+        rules["logit_bias"] = (all(map(math.isfinite, self.logit_bias.values())), "must hold finite numbers")
         for name, (holds, must) in rules.items():
             if not holds:
                 raise JaneoxError(f"{name} = {getattr(self, name)!r}: {must}")

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, overload
 from janeox import device as devices
 from janeox.config import SamplingConfig
 from janeox.engine.backend import Backend
-from janeox.engine.engine import Engine, FinishReason, Generated
+from janeox.engine.engine import Engine
+from janeox.engine.text import FinishReason, Generated
 from janeox.engine.torch_backend import TorchBackend
 from janeox.errors import JaneoxError
 from janeox.evaluate.score import GPTNeoXScorer, Score, score_texts
@@ -55,8 +56,8 @@ class LM:
         """The continuation of a text, or of each of several texts in one batch, without the text itself.
 
         Args:
-            sampling: fields of `SamplingConfig`: max_new_tokens, min_new_tokens, temperature (0 for the likeliest),
-                top_k, top_p, repetition_penalty, stop, seed.
+            sampling: fields of `SamplingConfig`, such as max_new_tokens, temperature (0 for the likeliest), top_p,
+                repetition_penalty, stop, seed.
 
         Raises:
             JaneoxError: an unknown or meaningless setting, or a text longer than the model's context.
@@ -91,9 +92,9 @@ class LM:
         config, ids = _sampling(sampling), self.tokenizer.encode(text)
         engine = self.engine(1, self._room([ids], config))
         generated, shown = engine.submit(ids, config), 0
-        while not engine.idle:
+        while generated.finish_reason is None:
             engine.step()
-            if generated.text[shown:]:
+            if len(generated.text) > shown:
                 yield generated.text[shown:]
                 shown = len(generated.text)
 

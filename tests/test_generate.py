@@ -7,10 +7,14 @@ from hypothesis import strategies as st
 from transformers import (
     LogitsProcessorList,
     MinNewTokensLengthLogitsProcessor,
+    MinPLogitsWarper,
+    NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 
 from janeox import LM, JaneoxError
@@ -51,36 +55,40 @@ def test_greedy_equals_transformers_token_for_token(number, tmp_path):
 
 @pytest.mark.parametrize("penalty", [1.0, 1.3, 0.8])
 @pytest.mark.parametrize("top_k", [0, 1, 7, 500])
-@pytest.mark.parametrize("top_p", [1.0, 0.9, 0.3, 1e-6])
-def test_distribution_equals_transformers_processors(penalty, top_k, top_p):
+@pytest.mark.parametrize(
+    "nucleus",
+    [{}, {"top_p": 0.9}, {"top_p": 0.3}, {"top_p": 1e-6}, {"min_p": 0.05}, {"min_p": 1.0}, {"typical_p": 0.9},
+     {"typical_p": 0.2}, {"top_p": 0.8, "min_p": 0.1, "typical_p": 0.5}],
+)  # fmt: skip
+def test_distribution_equals_transformers_processors(penalty, top_k, nucleus):
     torch.manual_seed(0)
-    logits, ids = torch.randn(5, 97) * 3, torch.randint(0, 97, (5, 12))
-    for num_new in (0, 4):
+    logits, ids = torch.randn(5, 97) * 3, torch.randint(0, 9, (5, 12))
+    bias = {4: 2.5, 90: -3.0, 8: -100.0}
+    for num_new, ngram in ((0, 0), (4, 2), (4, 3)):
         sampling = SamplingConfig(
-            temperature=0.7, top_k=top_k, top_p=top_p, repetition_penalty=penalty, min_new_tokens=3, max_new_tokens=9
-        )
-        processors = LogitsProcessorList()
+            temperature=0.7, top_k=top_k, repetition_penalty=penalty, min_new_tokens=3, max_new_tokens=9,
+            no_repeat_ngram_size=ngram, logit_bias=bias, **nucleus,
+        )  # fmt: skip
+        processors = LogitsProcessorList([SequenceBiasLogitsProcessor([[[id], value] for id, value in bias.items()])])
         if penalty != 1.0:
             processors.append(RepetitionPenaltyLogitsProcessor(penalty))
+        if ngram:
+            processors.append(NoRepeatNGramLogitsProcessor(ngram))
         processors.append(MinNewTokensLengthLogitsProcessor(12 - num_new, 3, EOS, device="cpu"))
         processors.append(TemperatureLogitsWarper(0.7))
         if top_k:
             processors.append(TopKLogitsWarper(top_k))
-        if top_p < 1.0:
-            processors.append(TopPLogitsWarper(top_p))
-        ours = next_token_logits(logits, ids, None, torch.full((5,), num_new), sampling, EOS)
+        for name, warper in (
+            ("top_p", TopPLogitsWarper),
+            ("min_p", MinPLogitsWarper),
+            ("typical_p", TypicalLogitsWarper),
+        ):
+            if name in nucleus:
+                processors.append(warper(nucleus[name]))
+        padded = torch.cat((ids, torch.full((5, 3), 90)), 1)  # what stands past the length must not count
+        lengths, new = torch.full((5,), 12), torch.full((5,), num_new)
+        ours = next_token_logits(logits, padded, lengths, new, sampling, EOS)
         assert torch.equal(ours, processors(ids, logits.clone()))
-
-
-def test_penalty_ignores_padding():
-    torch.manual_seed(0)
-    logits, ids = torch.randn(1, 97), torch.randint(0, 97, (1, 6))
-    sampling = SamplingConfig(repetition_penalty=1.5)
-    padded = torch.cat((torch.full((1, 4), EOS), ids), 1)
-    mask = torch.tensor([[False] * 4 + [True] * 6])
-    none_yet = torch.zeros(1)
-    alone = next_token_logits(logits, ids, None, none_yet, sampling, EOS)
-    assert torch.equal(next_token_logits(logits, padded, mask, none_yet, sampling, EOS), alone)
 
 
 def test_draws_follow_the_distribution_and_never_an_impossible_token():

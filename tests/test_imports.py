@@ -23,7 +23,7 @@ ORDER = [
     "device", "weights", "cache", "model",
     *package("train", "metrics loss parallel optim checkpoint"),
     *package("evaluate", "score rival published scaling"),
-    *package("engine", "backend packing native_backend torch_backend sampling stop engine"),
+    *package("engine", "backend packing native_backend torch_backend sampling stop lookup text engine"),
     *package("evaluate", "backend"),
     "lm",
     *package("train", "loop plot pretrain"),
