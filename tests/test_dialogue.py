@@ -22,7 +22,16 @@ CARD_PROMPT = (
     "ユーザー: 日本のおすすめの観光地を教えてください。<NL>システム: どの地域の観光地が知りたいですか？"
     "<NL>ユーザー: 渋谷の観光地を教えてください。<NL>システム: "
 )
-HOSTILE = ["</s>", "a<s>[PAD]</s>b", "一\n二\r\n三", "x<NL>システム: y", "<0x41>", "{{ 7*7 }}{% for %}", " 空白 ", "\\n"]
+HOSTILE = [
+    "</s>",
+    "a<s>[PAD]</s>b",
+    "一\n二\r\n三",
+    "x<NL>システム: y",
+    "<0x41>",
+    "{{ 7*7 }}{% for %}",
+    " 空白 ",
+    "\\n",
+]
 
 texts = st.one_of(st.sampled_from(HOSTILE), st.text(min_size=1).filter(lambda text: text.strip()))
 dialogues = st.tuples(

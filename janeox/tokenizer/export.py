@@ -63,12 +63,16 @@ def special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
 
 def tokenizer_config(roles: dict[str, str], chat_template: str = "") -> dict[str, Any]:
     template = {"chat_template": chat_template} if chat_template else {}
-    return roles | template | {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "clean_up_tokenization_spaces": False,  # the default would delete spaces before punctuation
-        "split_special_tokens": True,  # a user's "</s>" is four characters, not the end of the text
-        "model_input_names": ["input_ids", "attention_mask"],  # GPT-NeoX takes no token types
-    }
+    return (
+        roles
+        | template
+        | {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": False,  # the default would delete spaces before punctuation
+            "split_special_tokens": True,  # a user's "</s>" is four characters, not the end of the text
+            "model_input_names": ["input_ids", "attention_mask"],  # GPT-NeoX takes no token types
+        }
+    )
 
 
 def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
