@@ -137,6 +137,7 @@ def test_a_text_gets_the_same_bits_alone_and_in_any_company(bits, cache_bits, th
         source, target = pick.sample(range(6), 2)
         backend.copy(source, target, lengths[source])
         texts[target], expected[target], lengths[target] = texts[source], expected[source], lengths[source]
+    assert torch.equal(backend.forward([Row(0, 0, texts[0])])[0], expected[0][-1])  # in several portions
 
 
 def test_a_cache_of_8_bits_changes_little():

@@ -101,6 +101,7 @@ private:
                 });
             }
         }
+        if (!rows.num_wanted) return;
         operand(model.head, head_input_,
                 [&](int t) { return normed(model, model.final_norm, x_ + rows.wanted[t] * C, scratch); }, C);
         multiply(model.head, head_input_, logits, model.head.panels * LANES, false);

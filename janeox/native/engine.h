@@ -86,7 +86,7 @@ struct Kernels {
 // Tokens of a tile when `tokens` are cut into the fewest, evenly.
 inline int tile_width(int tokens, int most) {
     const int tiles = (tokens + most - 1) / most;
-    return (tokens + tiles - 1) / tiles;
+    return tiles ? (tokens + tiles - 1) / tiles : 1;
 }
 
 inline size_t head_scratch(int positions, int head_dim, int tile) {
