@@ -14,7 +14,7 @@ from typing import Any
 
 from janeox import recipe
 from janeox.errors import JaneoxError
-from janeox.settings import corpus, evaluate, generate, run, tokenizer, train
+from janeox.settings import corpus, evaluate, generate, native, run, tokenizer, train
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,12 @@ VERBS = {
         evaluate.Ladder, "janeox.evaluate.ladder:run_ladder", "models of several sizes → the loss of larger ones"
     ),
     "generate": Verb(generate.Generate, "janeox.engine.command:run_generate", "continues a text", positional="prompt"),
+    "quantize": Verb(
+        native.Quantize,
+        "janeox.engine.quantize:run_quantize",
+        "a model in 8 or 4 bits, and what that costs",
+        positional="folder",
+    ),
     "plot": Verb(train.Plot, "janeox.train.plot:run_plot", "draws the loss of a run", positional="run"),
 }
 

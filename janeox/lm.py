@@ -1,20 +1,29 @@
 """A language model as one object: `lm = janeox.load("folder or Hub id")`, then generate, stream, perplexity."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, overload
+
+import torch
+from torch import Tensor
 
 from janeox import device as devices
 from janeox.config import SamplingConfig
 from janeox.engine.backend import Backend
 from janeox.engine.engine import Engine
+from janeox.engine.native_backend import NativeBackend, pack_model, why_not
+from janeox.engine.packed_file import FILE as PACKED_FILE
+from janeox.engine.packed_file import read_packed
+from janeox.engine.packing import packed_bits
 from janeox.engine.text import FinishReason, Generated
 from janeox.engine.torch_backend import TorchBackend
 from janeox.errors import JaneoxError
-from janeox.evaluate.score import GPTNeoXScorer, Score, score_texts
-from janeox.model import GPTNeoX
+from janeox.evaluate.backend import BackendScorer
+from janeox.evaluate.score import GPTNeoXScorer, Score, Scorer, score_texts
+from janeox.model import GPTNeoX, read_config
 from janeox.tokenizer import Tokenizer
 from janeox.weights import resolve
 
@@ -36,17 +45,25 @@ class Completion(NamedTuple):
 class LM:
     """A model and its tokenizer.
 
+    Args:
+        pack: where the native kernels are to generate: gives the weights as they read them, at first use. The model's
+            own are then not read, and of a folder that `janeox quantize` wrote there are none.
+        bits: of those weights.
+
     Raises:
         JaneoxError: the tokenizer has more pieces than the model has rows.
     """
 
-    def __init__(self, model: GPTNeoX, tokenizer: Tokenizer):
+    def __init__(
+        self, model: GPTNeoX, tokenizer: Tokenizer, pack: Callable[[], dict[str, Tensor]] | None = None, bits: int = 16
+    ):
         if tokenizer.vocab_size > model.config.vocab_size:
             raise JaneoxError(
                 f"the tokenizer has {tokenizer.vocab_size} pieces, the model only {model.config.vocab_size}: "
                 "they do not belong together"
             )
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer, self.bits = model, tokenizer, bits
+        self._pack = None if pack is None else cache(pack)
 
     @overload
     def generate(self, text: str, **sampling: Any) -> str: ...
@@ -110,7 +127,15 @@ class LM:
 
     def _backend(self, num_slots: int, capacity: int) -> Backend:
         """The one place where a backend is chosen."""
+        if self._pack is not None:
+            return NativeBackend(self.model.config, self._pack(), num_slots, capacity)
         return TorchBackend(self.model, num_slots, capacity)
+
+    def scorer(self) -> Scorer:
+        """For evaluation: quantised weights by the kernels that will run them, others by torch."""
+        if self._pack is not None and self.bits < 16:
+            return BackendScorer(self._backend(8, self.model.config.max_position_embeddings), self.tokenizer)
+        return GPTNeoXScorer(self.model, self.tokenizer)
 
     def _room(self, prompts: list[list[int]], sampling: SamplingConfig) -> int:
         """Tokens that the longest of the texts can come to."""
@@ -119,7 +144,7 @@ class LM:
 
     def scores(self, texts: Iterable[str], stride: int | None = None) -> Iterator[Score]:
         """Negative log-likelihood of each text by itself, in their order; see `evaluate.score_texts`."""
-        return score_texts(GPTNeoXScorer(self.model, self.tokenizer), texts, stride)
+        return score_texts(self.scorer(), texts, stride)
 
     def score(self, texts: str | Iterable[str], stride: int | None = None) -> Score:
         """The sum of `scores`."""
@@ -146,22 +171,63 @@ def _completion(text: Generated) -> Completion:
     return Completion(text.ids, text.text, text.finish_reason, text.logprobs)
 
 
-def load(name: str | Path, *, device: str = "auto", dtype: str = "auto", revision: str | None = None) -> LM:
+def load(
+    name: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    bits: Literal[32, 16, 8, 4] | None = None,
+    revision: str | None = None,
+) -> LM:
     """Opens a model folder or a Hugging Face Hub id with its tokenizer.
+
+    On a CPU the native kernels generate, where they were built and know the processor; elsewhere torch does.
 
     Args:
         device: auto, cpu, cuda, cuda:0, mps.
         dtype: auto, float32, float16, bfloat16; auto keeps the stored half precision where the hardware is fast in it.
+        bits: of the weights with which the native kernels generate; None for 32 where dtype is float32, otherwise 16,
+            or for those of a folder that `janeox quantize` wrote. The weights are packed at first use.
 
     Raises:
-        JaneoxError: nothing of that name, no weights, no `spiece.model`, or parts that do not fit each other.
+        JaneoxError: nothing of that name, no weights, no `spiece.model`, parts that do not fit each other, or `bits`
+            that this machine or folder does not have.
     """
     folder = resolve(name, revision)
     tokenizer = Tokenizer.load(folder)
+    if (folder / PACKED_FILE).is_file():
+        return _load_packed(folder, tokenizer, device, bits)
     where = devices.pick_device(device)
     model = GPTNeoX.from_pretrained(folder)
     model = model.to(where, devices.pick_dtype(dtype, where, stored=model.dtype))
+    reason = why_not(model.config) if where.type == "cpu" else f"the native kernels run on a CPU, not on {where}"
+    if reason is None:
+        bits = bits or (32 if model.dtype == torch.float32 else 16)
+        return LM(model, tokenizer, partial(pack_model, model, bits), bits)
+    if bits is not None:
+        raise JaneoxError(f"bits = {bits}: {reason}")
+    if where.type == "cpu":
+        _say_once(f"torch generates, slower than the native kernels would: {reason}")
     return LM(model, tokenizer)
+
+
+def _load_packed(folder: Path, tokenizer: Tokenizer, device: str, bits: int | None) -> LM:
+    """A folder that `janeox quantize` wrote."""
+    with torch.device("meta"):
+        model = GPTNeoX(read_config(folder))
+    reason = why_not(model.config) if device in ("auto", "cpu") else f"they do not run on {device}"
+    tensors = read_packed(folder)
+    stored = packed_bits(tensors)
+    if reason or bits not in (None, stored):
+        raise JaneoxError(
+            f"{folder}: holds weights of {stored} bits for the native kernels" + f"; {reason}" * bool(reason)
+        )
+    return LM(model.eval(), tokenizer, lambda: tensors, stored)
+
+
+@cache
+def _say_once(line: str) -> None:
+    print(f"janeox: {line}", file=sys.stderr)
 
 
 def newest_model() -> Path:

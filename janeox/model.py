@@ -210,10 +210,7 @@ class GPTNeoX(nn.Module):
             JaneoxError: no config or weights, another architecture, or tensors that do not fit the config.
         """
         folder = Path(folder)
-        config_file = folder / "config.json"
-        if not config_file.is_file():
-            raise JaneoxError(f"{folder}: no config.json there, so it is not a model folder")
-        config = GPTNeoXConfig.from_hf(read_json(config_file), where=str(config_file))
+        config = read_config(folder)
         tensors = read_weights(folder)
         with torch.device("meta"):
             model = cls(config)
@@ -274,6 +271,18 @@ class _RotatedHeads(torch.autograd.Function):
         rotate(grads[1], cos, -sin, to_k)
         to_v.copy_(grads[2])
         return grad, None, None
+
+
+def read_config(folder: Path) -> GPTNeoXConfig:
+    """The shape that a model folder's `config.json` gives.
+
+    Raises:
+        JaneoxError: there is none, or it is of another architecture.
+    """
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        raise JaneoxError(f"{folder}: no config.json there, so it is not a model folder")
+    return GPTNeoXConfig.from_hf(read_json(config_file), where=str(config_file))
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor | None = None) -> Tensor:

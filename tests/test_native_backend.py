@@ -6,18 +6,22 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 
+import janeox.engine.native_library
 from janeox import JaneoxError
+from janeox.cli import main
 from janeox.config import GPTNeoXConfig
-from janeox.engine import native_backend
 from janeox.engine.backend import Row
-from janeox.engine.native_backend import NativeBackend, NotCovered
-from janeox.engine.packing import GROUP, absmax_scales, best_scales, pack, quantised
+from janeox.engine.native_backend import PORTION, NativeBackend, NotCovered
+from janeox.engine.native_library import native_library
+from janeox.engine.packed_file import FILE, read_packed, write_packed
+from janeox.engine.packing import GROUP, absmax_scales, best_scales, pack, packed_tensors, quantised
 from janeox.model import GPTNeoX
 from test_model import shape, theirs
 from test_native import compiler
 
-pytestmark = pytest.mark.skipif(not compiler() and native_backend._library() is None, reason="no compiler here")
+pytestmark = pytest.mark.skipif(not compiler() and native_library() is None, reason="no compiler here")
 TINY = GPTNeoXConfig(97, 32, 2, 2, 48, max_position_embeddings=64)
 
 
@@ -210,7 +214,54 @@ def test_what_cannot_be_is_refused():
 
 def test_a_long_text_of_which_only_the_last_logits_are_asked():
     """Its first portion gives no logits at all."""
-    config = dataclasses.replace(TINY, max_position_embeddings=native_backend.PORTION + 40)
+    config = dataclasses.replace(TINY, max_position_embeddings=PORTION + 40)
     backend = NativeBackend.from_model(model(config), 1, config.max_position_embeddings, bits=32)
     ids = [number % 90 for number in range(config.max_position_embeddings)]
     assert torch.equal(backend.forward([Row(0, 0, ids)]), backend.forward([Row(0, 0, ids)], every=True)[-1:])
+
+
+def test_quantize_writes_a_folder_that_opens_at_once(tokenizer, tmp_path, works, capsys):
+    config = dataclasses.replace(TINY, vocab_size=tokenizer.vocab_size)
+    folder = tmp_path / "model"
+    model(config).save_pretrained(folder)
+    tokenizer.save(folder)
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(works[:3]), encoding="utf-8")
+    assert main(["quantize", str(folder), "--bits", "8", "--input", str(text), "--tokens", "500"]) == 0
+    printed = capsys.readouterr().out
+    assert "32 bits" in printed and "8 bits" in printed and "model-8bit" in printed
+    small, full = janeox.load(tmp_path / "model-8bit"), janeox.load(folder)
+    assert small.bits == 8 and full.bits == 32
+    assert small.perplexity(works[:3]) == pytest.approx(full.perplexity(works[:3]), rel=0.01)
+    assert small.perplexity(works[:3]) == pytest.approx(janeox.load(folder, bits=8).perplexity(works[:3]), rel=1e-6)
+    sampling = {"max_new_tokens": 8, "temperature": 0}
+    assert small.generate("猫は", **sampling) == janeox.load(folder, bits=8).generate("猫は", **sampling)
+    assert full.generate("猫は", **sampling) == janeox.LM(full.model, tokenizer).generate("猫は", **sampling)  # torch's
+    with safe_open(tmp_path / "model-8bit" / FILE, framework="pt") as file:  # an ordinary safetensors file
+        assert file.get_slice("embed_out.weight").get_shape() == [-(-config.vocab_size // 16), 16, 16, 4]
+    with pytest.raises(JaneoxError, match="holds weights of 8 bits"):
+        janeox.load(tmp_path / "model-8bit", bits=4)
+    assert main(["quantize", str(folder), "--out", str(folder)]) == 1
+    assert "would replace the model" in capsys.readouterr().err
+
+
+def test_a_damaged_packed_file_is_named(tmp_path):
+    write_packed(dict(packed_tensors(model(TINY), 4)), tmp_path)
+    whole = (tmp_path / FILE).read_bytes()
+    for damaged in (whole[:-1], whole[:100], b"", whole.replace(b"janeox-panels-1", b"janeox-panels-0")):
+        (tmp_path / FILE).write_bytes(damaged)
+        with pytest.raises(JaneoxError, match=r"packed\.safetensors: .*make it again"):
+            read_packed(tmp_path)
+
+
+def test_without_a_library_torch_generates_and_says_so_once(tokenizer, tmp_path, monkeypatch, capsys):
+    config = dataclasses.replace(TINY, vocab_size=tokenizer.vocab_size)
+    model(config).save_pretrained(tmp_path)
+    tokenizer.save(tmp_path)
+    expected = janeox.load(tmp_path).generate("猫は", max_new_tokens=4, temperature=0)
+    monkeypatch.setattr(janeox.engine.native_library, "native_library", lambda: None)
+    for _ in range(2):
+        assert janeox.load(tmp_path).generate("猫は", max_new_tokens=4, temperature=0) == expected
+    assert capsys.readouterr().err.count("the native library was not built") == 1
+    with pytest.raises(JaneoxError, match="bits = 8: the native library was not built"):
+        janeox.load(tmp_path, bits=8)

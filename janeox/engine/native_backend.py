@@ -5,17 +5,27 @@ Sixteen bits are float16: exact for the series' files, eight times finer than bf
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from functools import cache
 
 import torch
 from torch import Tensor
 
 from janeox.config import GPTNeoXConfig
 from janeox.engine.backend import Row
-from janeox.engine.packing import BITS, LANES, SCALES, matrix_bits, packed_shapes, packed_tensors
+from janeox.engine.native_library import (
+    Cache,
+    Layer,
+    Matrix,
+    Model,
+    NativeEngine,
+    Norm,
+    NotCovered,
+    Rows,
+    huge_pages,
+    native_library,
+)
+from janeox.engine.packing import BITS, LANES, SCALES, matrix_bits, packed_bits, packed_shapes, packed_tensors
 from janeox.errors import JaneoxError
 from janeox.model import GPTNeoX
-from janeox.native import library
 
 PORTION = 256
 """Tokens of one call: enough to share the weights, and a Ctrl-C is heard between calls."""
@@ -23,66 +33,32 @@ PORTION = 256
 CACHE_TYPES = {32: torch.float32, 16: torch.float16, 8: torch.int8}
 
 
-class NotCovered(Exception):
-    """The native kernels cannot run this model here: torch has to do it."""
+def pack_model(model: GPTNeoX, bits: int) -> dict[str, Tensor]:
+    """What `NativeBackend` takes, of a model whose weights get 32, 16, 8 or 4 bits.
+
+    Raises:
+        JaneoxError: weights that are not finite in so many bits.
+    """
+    tensors = dict(packed_tensors(model, bits))
+    for tensor in tensors.values():
+        huge_pages(tensor)
+    return tensors
 
 
-def _structure(name: str, **fields: object) -> type[ctypes.Structure]:
-    return type(name, (ctypes.Structure,), {"_fields_": list(fields.items())})
+def why_not(config: GPTNeoXConfig) -> str | None:
+    """Why this machine or the kernels cannot run such a model; None where they can."""
+    try:
+        NativeEngine(1)
+        check_covered(config)
+    except NotCovered as reason:
+        return str(reason)
+    return None
 
 
-# The structures of native/engine.h and engine.cpp.
-_POINTER, _INT = ctypes.c_void_p, ctypes.c_int32
-_Matrix = _structure(
-    "Matrix", weight=_POINTER, scales=_POINTER, bias=_POINTER, panels=_INT, columns=_INT, bits=_INT, unused=_INT
-)
-_Norm = _structure("Norm", weight=_POINTER, bias=_POINTER)
-_Layer = _structure(
-    "Layer",
-    input_layernorm=_Norm,
-    post_attention_layernorm=_Norm,
-    query_key_value=_Matrix,
-    dense=_Matrix,
-    dense_h_to_4h=_Matrix,
-    dense_4h_to_h=_Matrix,
-)
-_Model = _structure(
-    "Model",
-    layers=ctypes.POINTER(_Layer),
-    embedding=_POINTER,
-    cos=_POINTER,
-    sin=_POINTER,
-    final_norm=_Norm,
-    head=_Matrix,
-    **dict.fromkeys(
-        ("num_layers", "hidden", "heads", "head_dim", "rotary_dim", "half_embedding", "parallel_residual", "tanh_gelu"),
-        _INT,
-    ),
-    epsilon=ctypes.c_float,
-)
-_Cache = _structure(
-    "Cache", keys=_POINTER, values=_POINTER, key_scales=_POINTER, value_scales=_POINTER, blocks=_INT, bits=_INT
-)
-_Rows = _structure(
-    "Rows",
-    **dict.fromkeys(("ids", "slots", "starts", "counts"), _POINTER),
-    num_rows=_INT,
-    num_tokens=_INT,
-    wanted=_POINTER,
-    num_wanted=_INT,
-)
-
-
-@cache
-def _library() -> ctypes.CDLL | None:
-    """The compiled library with the engine's calls declared."""
-    loaded = library()
-    if loaded is not None:
-        loaded.janeox_engine_new.restype, loaded.janeox_engine_new.argtypes = _POINTER, [ctypes.c_int, ctypes.c_char_p]
-        loaded.janeox_engine_free.restype, loaded.janeox_engine_free.argtypes = None, [_POINTER]
-        loaded.janeox_engine_name.restype, loaded.janeox_engine_name.argtypes = ctypes.c_char_p, [_POINTER]
-        loaded.janeox_forward.restype, loaded.janeox_forward.argtypes = ctypes.c_bool, [_POINTER] * 5
-    return loaded
+def check_covered(config: GPTNeoXConfig) -> None:
+    """Raises NotCovered for a shape that the kernels do not know."""
+    if config.head_dim % LANES:
+        raise NotCovered(f"the head size {config.head_dim} is not a multiple of {LANES}")
 
 
 class NativeBackend:
@@ -92,9 +68,8 @@ class NativeBackend:
         tensors: as `packed_tensors` yields them.
         num_slots: texts that the cache holds. Memory is taken as they grow, 16 tokens at a time.
         capacity: tokens of a slot.
-        threads: None for as many as torch uses, which is the number of cores.
         cache_bits: of keys and values: 32, 16 or 8; None for 32 where the weights have 32, else 16.
-        kernels: "avx512", "avx2" or "neon"; empty for the best of this machine.
+        threads, kernels: as for `NativeEngine`.
 
     Raises:
         NotCovered: with the reason.
@@ -111,29 +86,19 @@ class NativeBackend:
         cache_bits: int | None = None,
         kernels: str = "",
     ):
-        self._handle: int | None = None
-        loaded = _library()
-        if loaded is None:
-            raise NotCovered("the native library was not built")
-        if config.head_dim % LANES:
-            raise NotCovered(f"the head size {config.head_dim} is not a multiple of {LANES}")
+        self._engine = NativeEngine(threads, kernels)
+        self.kernels = self._engine.kernels
+        check_covered(config)
         if not 1 <= capacity <= config.max_position_embeddings:
             raise JaneoxError(
                 f"capacity {capacity}: must lie between 1 and the context, {config.max_position_embeddings}"
             )
         self.config, self.num_slots, self.capacity = config, num_slots, capacity
         self.tensors = tensors
-        self._library = loaded
         self._model = self._describe()
         if cache_bits is None:
             cache_bits = 32 if tensors["embed_out.weight"].dtype == torch.float32 else 16
         self._cache = self._allocate(cache_bits)
-        self._handle = loaded.janeox_engine_new(threads or torch.get_num_threads(), kernels.encode())
-        if self._handle is None:
-            raise NotCovered(
-                f"no kernels {kernels!r} for this processor" if kernels else "no kernels for this processor"
-            )
-        self.kernels: str = loaded.janeox_engine_name(self._handle).decode()
 
     @classmethod
     def from_model(
@@ -146,23 +111,19 @@ class NativeBackend:
         """
         if bits not in BITS:
             raise JaneoxError(f"bits = {bits}: use 32, 16, 8 or 4")
-        if _library() is None:
+        if native_library() is None:
             raise NotCovered("the native library was not built")
-        return cls(model.config, dict(packed_tensors(model, bits)), num_slots, capacity, **options)  # type: ignore[arg-type]
+        return cls(model.config, pack_model(model, bits), num_slots, capacity, **options)  # type: ignore[arg-type]
 
     @property
     def bits(self) -> int:
         """Of the layers' matrices."""
-        return matrix_bits(self.tensors, "gpt_neox.layers.0.attention.query_key_value.weight")
+        return packed_bits(self.tensors)
 
     def refresh(self, model: GPTNeoX) -> None:
         """Takes a changed model's weights, in the same precision and place."""
         for name, tensor in packed_tensors(model, self.bits):
             self.tensors[name].copy_(tensor)
-
-    def __del__(self) -> None:
-        if self._handle is not None:
-            self._library.janeox_engine_free(self._handle)
 
     def forward(self, rows: Sequence[Row], every: bool = False) -> Tensor:
         """As `Backend.forward`.
@@ -198,7 +159,7 @@ class NativeBackend:
         columns = [[row.slot for row in rows], [row.start for row in rows], [len(row.ids) for row in rows]]
         lists = [[id for row in rows for id in row.ids], *columns, wanted]
         ids, slots, starts, counts, places = (torch.tensor(values, dtype=torch.int32) for values in lists)
-        table = _Rows(
+        table = Rows(
             *(tensor.data_ptr() for tensor in (ids, slots, starts, counts)),
             len(rows),
             len(ids),
@@ -206,13 +167,13 @@ class NativeBackend:
             len(places),
         )
         references = [ctypes.byref(part) for part in (self._model, self._cache, table)]
-        if not self._library.janeox_forward(self._handle, *references, logits.data_ptr()):
+        if not self._engine.library.janeox_forward(self._engine.handle, *references, logits.data_ptr()):
             raise MemoryError(f"no memory for a step of {len(ids)} tokens")
 
     def _describe(self) -> ctypes.Structure:
         """The C structure of the model; the tensors that it points to are kept by this object."""
         c = self.config
-        layers = (_Layer * c.num_hidden_layers)()
+        layers = (Layer * c.num_hidden_layers)()
         for number, layer in enumerate(layers):
             for norm in ("input_layernorm", "post_attention_layernorm"):
                 setattr(layer, norm, self._norm(f"gpt_neox.layers.{number}.{norm}", c.hidden_size))
@@ -230,7 +191,7 @@ class NativeBackend:
         head = self._matrix("embed_out", c.vocab_size, c.hidden_size)
         self._stride = head.panels * LANES
         self._layers = layers
-        return _Model(
+        return Model(
             layers,
             embedding.data_ptr(),
             *(table.data_ptr() for table in self._rotary),
@@ -255,7 +216,7 @@ class NativeBackend:
         return tensor
 
     def _norm(self, name: str, size: int) -> ctypes.Structure:
-        return _Norm(*(self._tensor(f"{name}.{part}", (size,)).data_ptr() for part in ("weight", "bias")))
+        return Norm(*(self._tensor(f"{name}.{part}", (size,)).data_ptr() for part in ("weight", "bias")))
 
     def _matrix(self, name: str, rows: int, columns: int) -> ctypes.Structure:
         """Any of the precisions, as `pack` made it."""
@@ -265,7 +226,7 @@ class NativeBackend:
         scales = self._tensor(f"{name}.weight{SCALES}", scales_shape) if bits < 16 else None
         bias = self._tensor(f"{name}.bias", (shape[0] * LANES,)) if f"{name}.bias" in self.tensors else None
         pointers = (None if tensor is None else tensor.data_ptr() for tensor in (weight, scales, bias))
-        return _Matrix(*pointers, shape[0], weight.numel() * (2 if bits == 4 else 1) // (shape[0] * LANES), bits, 0)
+        return Matrix(*pointers, shape[0], weight.numel() * (2 if bits == 4 else 1) // (shape[0] * LANES), bits, 0)
 
     def _allocate(self, bits: int) -> ctypes.Structure:
         """The cache. Memory that was never written takes no place, so that only used positions count."""
@@ -282,7 +243,7 @@ class NativeBackend:
             ) from error
         self._keys_values = [keys, values, *scales]
         pointers = [tensor.data_ptr() for tensor in self._keys_values] + [None] * (4 - len(self._keys_values))
-        return _Cache(*pointers, blocks, bits)
+        return Cache(*pointers, blocks, bits)
 
 
 def _portions(rows: Sequence[Row], every: bool) -> Iterator[tuple[list[Row], list[int]]]:

@@ -115,6 +115,11 @@ def matrix_bits(tensors: dict[str, Tensor], name: str) -> int:
     return 8 if weight.shape[1] * 4 == scales.shape[1] * GROUP[8] else 4
 
 
+def packed_bits(tensors: dict[str, Tensor]) -> int:
+    """Of the layers' matrices among a model's packed tensors."""
+    return matrix_bits(tensors, "gpt_neox.layers.0.attention.query_key_value.weight")
+
+
 def packed_shapes(rows: int, columns: int, bits: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Shapes of the tensors that `pack` yields; the second, of the scales, only for 8 and 4 bits."""
     group = GROUP.get(bits, LANES)

@@ -40,7 +40,7 @@ def run_evaluate(settings: Evaluate) -> None:
     bad_rows = BadRows()
     empty = Empty()
     with progress("evaluate", unit="documents") as bar:
-        for name, documents in _documents(settings.input, Path(folder), bad_rows):
+        for name, documents in input_documents(settings.input, Path(folder), bad_rows):
             texts: Iterable[str] = (document.text for document in documents if empty.keep(document.text))
             if settings.published:
                 texts = list(texts)
@@ -123,7 +123,7 @@ def score_report(scores: dict[str, list[Score]]) -> dict[str, Any]:
     return report
 
 
-def _documents(files: tuple[str, ...], model: Path, bad_rows: BadRows) -> Iterator[tuple[str, Iterator[Document]]]:
+def input_documents(files: tuple[str, ...], model: Path, bad_rows: BadRows) -> Iterator[tuple[str, Iterator[Document]]]:
     """(name, documents) of each input."""
     if files:
         for file in files:

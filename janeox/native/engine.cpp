@@ -2,8 +2,9 @@
 #include "engine.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
-#include <memory>
+#include <numeric>
 
 #include "team.h"
 
@@ -63,7 +64,31 @@ public:
         team_.run([&](int thread) { step(model, cache, rows, logits, scratch_[thread].data()); });
     }
 
+    // Seconds in which all threads together read the memory once, in portions.
+    double read(const uint8_t* memory, size_t bytes) {
+        constexpr size_t PORTION = 1 << 20;
+        return timed([&](int thread) {
+            team_.each(static_cast<int>(bytes / PORTION), [&](int i) { scratch_[thread][0] = kernels_->read(memory + i * PORTION, PORTION); });
+        });
+    }
+
+    // Operations a second of all threads together in 32, 16, 8 or 4 bits.
+    double peak(int bits) {
+        std::vector<double> done(team_.size());
+        const double seconds = timed([&](int thread) { scratch_[thread][0] = kernels_->peak(bits, 10000000, &done[thread]); });
+        return std::accumulate(done.begin(), done.end(), 0.0) / seconds;
+    }
+
 private:
+    template <class Body>
+    double timed(const Body& body) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        for (auto& one : scratch_) grown(one, 1);
+        const auto start = std::chrono::steady_clock::now();
+        team_.run(body);
+        return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    }
+
     // Run by every thread at once; each phase ends with a meeting of all.
     void step(const Model& model, const Cache& cache, const Rows& rows, float* logits, float* scratch) {
         const Kernels& k = *kernels_;
@@ -187,6 +212,10 @@ Engine* janeox_engine_new(int threads, const char* name) {
 void janeox_engine_free(Engine* engine) { delete engine; }
 
 const char* janeox_engine_name(const Engine* engine) { return engine->name(); }
+
+double janeox_read(Engine* engine, const uint8_t* memory, int64_t bytes) { return engine->read(memory, static_cast<size_t>(bytes)); }
+
+double janeox_peak(Engine* engine, int bits) { return engine->peak(bits); }
 
 // Logits (wanted, rows of the head) of one step. False where memory ran out.
 bool janeox_forward(Engine* engine, const Model* model, const Cache* cache, const Rows* rows, float* logits) {

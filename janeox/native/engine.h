@@ -81,6 +81,8 @@ struct Kernels {
     // out (tokens, stride) at the rows of panels first … last - 1; added to what is there where `add`.
     void (*multiply)(const Matrix&, const Input&, int first, int last, float* out, size_t stride, bool add);
     void (*attend)(const Head&);
+    float (*read)(const uint8_t* memory, size_t bytes);
+    float (*peak)(int bits, int rounds, double* done);
 };
 
 // Tokens of a tile when `tokens` are cut into the fewest, evenly.

@@ -280,3 +280,43 @@ void prepare(const Matrix& w, const float* x, int size, int token, Input& input)
         input.sums[place] = total;
     }
 }
+
+// ── what a core can do at best ──────────────────────────────────────────────────────────────────────────────────────
+
+// Reads every cache line of a portion of memory; the result means nothing.
+float read(const uint8_t* p, size_t bytes) {
+    I found[4][V] = {};  // several, so that no load waits for a sum
+    const I x = Simd::set_int(1);
+    for (size_t i = 0; i + 256 <= bytes; i += 256) {
+        for (int line = 0; line < 4; line++) {
+            __builtin_prefetch(p + i + line * 64 + 3072);
+            for (int v = 0; v < V; v++) {
+                found[line][v] = Simd::dot4(found[line][v], Simd::load_int(p + i + line * 64 + v * 4 * N), x);
+            }
+        }
+    }
+    F total = Simd::set(0.f);
+    for (auto& line : found)
+        for (I one : line) total = total + Simd::from_int(one);
+    return largest(total);
+}
+
+// Multiplies registers `rounds` times; `done` gets the multiplications and additions of numbers. The result means nothing.
+float peak(int bits, int rounds, double* done) {
+    constexpr int CHAINS = 10;  // enough to hide the latency of each
+    F floats[CHAINS] = {};
+    I integers[CHAINS] = {};
+    const F half = Simd::set(0.5f);
+    const I x = Simd::set_int(0x01020301);
+    for (int r = 0; r < rounds; r++) {
+        if (bits >= 16) {
+            for (F& s : floats) s = Simd::fma(s, half, half);
+        } else {
+            for (I& s : integers) s = Simd::dot8(s, x, x);
+        }
+    }
+    *done = (bits >= 16 ? 2.0 : 8.0) * rounds * CHAINS * N;
+    F total = Simd::set(0.f);
+    for (int i = 0; i < CHAINS; i++) total = total + floats[i] + Simd::from_int(integers[i]);
+    return largest(total);
+}

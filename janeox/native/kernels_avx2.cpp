@@ -53,7 +53,8 @@ bool supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_suppor
 
 }  // namespace
 
-const Kernels avx2_kernels{"avx2", Simd::TILE, supported, embed, normalize, gelu, prepare, multiply, attend_any};
+const Kernels avx2_kernels{"avx2", Simd::TILE, supported, embed, normalize,  gelu,
+                              prepare, multiply,    attend_any, read,      peak};
 
 }  // namespace janeox
 #endif

@@ -47,7 +47,8 @@ bool supported() {
 
 }  // namespace
 
-const Kernels avx512_kernels{"avx512", Simd::TILE, supported, embed, normalize, gelu, prepare, multiply, attend_any};
+const Kernels avx512_kernels{"avx512", Simd::TILE, supported, embed, normalize,  gelu,
+                              prepare, multiply,    attend_any, read,      peak};
 
 }  // namespace janeox
 #endif

@@ -2,7 +2,7 @@
 #include "engine.h"
 #if defined(__aarch64__) && defined(__GNUC__)
 #if !defined(__clang__)
-#pragma GCC target("+dotprod")
+#pragma GCC target("arch=armv8.2-a+dotprod")
 #endif
 #include <arm_neon.h>
 #if defined(__linux__)
@@ -62,7 +62,8 @@ bool supported() {
 
 }  // namespace
 
-const Kernels neon_kernels{"neon", Simd::TILE, supported, embed, normalize, gelu, prepare, multiply, attend_any};
+const Kernels neon_kernels{"neon", Simd::TILE, supported, embed, normalize,  gelu,
+                              prepare, multiply,    attend_any, read,      peak};
 
 }  // namespace janeox
 #endif

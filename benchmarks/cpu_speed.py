@@ -1,0 +1,155 @@
+"""Speed, load time and memory on this CPU: janeox, llama.cpp, OpenVINO, CTranslate2 and transformers in turn.
+
+    python -m benchmarks.cpu_speed FOLDER [--shape 3.6b] [--rounds 3] [--only janeox8,llama8]
+
+FOLDER keeps the models (random weights) in every engine's format, so that a second run begins at once; 3.6b needs 30 GB
+of disk. Each engine is opened in a fresh process, all in turn, round after round; a line shows medians over the rounds.
+Before each, that process reads 1 GB with all threads: the bandwidth of that moment, since it changes between minutes.
+Engines whose packages are not installed are named as such.
+"""
+
+import argparse
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import rival_files as files
+from benchmarks.machine import header
+from janeox.config import GPTNeoXConfig
+
+SHAPES = {
+    "134m": GPTNeoXConfig(32000, 768, 12, 12, 3072),
+    "3.6b": GPTNeoXConfig(),
+    "tiny": GPTNeoXConfig(512, 64, 2, 2, 256),
+}
+
+
+def gguf(kind: str) -> Callable[[Path, Path], None]:
+    return lambda source, out: files.write_gguf(source, out, kind)
+
+
+def packed(bits: int) -> Callable[[Path, Path], None]:
+    return lambda source, out: files.write_janeox(source, out, bits)
+
+
+# name: (class of benchmarks.rivals, package, file, how it is written)
+ENGINES: dict[str, tuple[str, str, str, Callable[[Path, Path], None] | None]] = {
+    "janeox16": ("Janeox", "janeox", "janeox16", packed(16)),
+    "llama16": ("LlamaCpp", "llama_cpp", "f16.gguf", gguf("F16")),
+    "transformers16": ("Transformers", "transformers", "model", None),
+    "janeox8": ("Janeox", "janeox", "janeox8", packed(8)),
+    "llama8": ("LlamaCpp", "llama_cpp", "q8_0.gguf", gguf("Q8_0")),
+    "openvino8": ("OpenVINO", "openvino", "openvino8.xml", files.write_openvino),
+    "ctranslate8": ("CTranslate2", "ctranslate2", "ctranslate8", files.write_ctranslate2),
+    "janeox4": ("Janeox", "janeox", "janeox4", packed(4)),
+    "llama4": ("LlamaCpp", "llama_cpp", "q4_0.gguf", gguf("Q4_0")),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--shape", choices=SHAPES, default="134m")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=8, help="steps of a measurement")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", default=",".join(ENGINES), help="engines, with commas")
+    parser.add_argument("--write", action="store_true", help="only write the files")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    folder = options.folder / options.shape
+    if options.child:
+        print(json.dumps(measure(options.child, folder, options.steps, options.threads)))
+        return
+    names = [name for name in options.only.split(",") if installed(name)]
+    write_missing(folder, SHAPES[options.shape], names)
+    if options.write:
+        return
+    print(header())
+    print(f"{options.shape}, random weights, {options.threads} threads; prompts of 32 tokens, prefill of 512")
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for _ in range(options.rounds):
+        for name in names:
+            command = [sys.executable, "-m", "benchmarks.cpu_speed", *sys.argv[1:], "--child", name]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                raise SystemExit(f"{name}: {done.stderr[-2000:]}")
+            results[name].append(json.loads(done.stdout.splitlines()[-1]))
+    report(results)
+
+
+def installed(name: str) -> bool:
+    found = importlib.util.find_spec(ENGINES[name][1]) is not None
+    if not found:
+        print(f"{name}: not installed")
+    return found
+
+
+def write_missing(folder: Path, config: GPTNeoXConfig, names: list[str]) -> None:
+    if not (folder / "model").exists():
+        files.write_random_model(config, folder / "model")
+    for name in names:
+        _, _, file, write = ENGINES[name]
+        if write and not (folder / file).exists():
+            start = time.perf_counter()
+            write(folder / "model", folder / file)
+            print(f"wrote {file} in {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+
+
+def measure(name: str, folder: Path, steps: int, threads: int) -> dict[str, float]:
+    from benchmarks import rivals
+    from janeox.engine.limits import read_bandwidth
+
+    kind, package, file, _ = ENGINES[name]
+    importlib.import_module(package)
+    bandwidth = read_bandwidth(threads)
+    before = resident()
+    start = time.perf_counter()
+    engine = getattr(rivals, kind)(folder / file, threads)
+    engine.prefill([7, 8, 9, 10])
+    load = time.perf_counter() - start
+    prompt = [number % 500 for number in range(512)]
+    return {
+        "load s": load,
+        "batch 1": 1 / engine.decode([prompt[:32]], steps),
+        "batch 8": 8 / engine.decode([prompt[row : row + 32] for row in range(8)], steps),
+        "prefill": 512 / engine.prefill(prompt),
+        "peak GB": resident() - before,
+        "GB/s": bandwidth,
+    }
+
+
+def resident() -> float:
+    """The largest resident size of this process, in GB; mapped files count."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    line = next(line for line in lines if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024 / 1e9
+
+
+def report(results: dict[str, list[dict[str, float]]]) -> None:
+    medians = {
+        name: {key: statistics.median(round[key] for round in rounds) for key in rounds[0]}
+        for name, rounds in results.items()
+    }
+    columns = ("batch 1", "batch 8", "prefill", "load s", "peak GB", "GB/s")
+    print(f"{'tokens/s':<16}" + "".join(f"{column:>10}" for column in columns))
+    for name, row in medians.items():
+        print(f"{name:<16}" + "".join(f"{row[column]:>10.2f}" for column in columns))
+    print("\nratios to the engines of the same bits (median of the rounds' ratios; lowest, highest)")
+    for name in medians:
+        for other in medians:
+            if name.startswith("janeox") and other != name and other[-1] == name[-1]:
+                parts = []
+                for column in columns[:3]:
+                    ratios = [a[column] / b[column] for a, b in zip(results[name], results[other], strict=True)]
+                    parts.append(f"{column} {statistics.median(ratios):.2f} ({min(ratios):.2f}, {max(ratios):.2f})")
+                print(f"{name} / {other}: {', '.join(parts)}")
+
+
+if __name__ == "__main__":
+    main()
