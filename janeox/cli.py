@@ -57,6 +57,12 @@ VERBS = {
         "perplexity and bits per byte of texts",
         positional="input",
     ),
+    "tasks": Verb(
+        evaluate.Tasks,
+        "janeox.evaluate.tasks_command:run_tasks",
+        "scores of Japanese benchmarks (JGLUE and others)",
+        positional="tasks",
+    ),
     "ladder": Verb(
         evaluate.Ladder, "janeox.evaluate.ladder:run_ladder", "models of several sizes → the loss of larger ones"
     ),

@@ -28,6 +28,7 @@ ORDER = [
     *package("evaluate", "backend"),
     "lm",
     *package("train", "loop plot pretrain"),
+    *package("evaluate", "harness tasks.data tasks.answers tasks_command"),
     *package("engine", "command"),
     *package("evaluate", "command"),
     *package("engine", "quantize"),

@@ -35,6 +35,30 @@ class Evaluate:
 
 
 @dataclass
+class Tasks:
+    """Japanese benchmarks through lm-evaluation-harness, with the prompts of the public leaderboard."""
+
+    tasks: tuple[str, ...] = ()
+    """Names of tasks, also of the harness's own; none: lists those that come with janeox. The last number of a name is
+    the prompt's version: 0.2 is for base models, 0.4 for models tuned on the series' dialogue form."""
+    data: Path | None = None
+    """Folder of the tasks' data, for JGLUE the files of its repository (jnli-valid-v1.3.json, …)."""
+    model: str = ""
+    """Folder or Hugging Face Hub id; empty: the newest of runs/*/model."""
+    limit: int | None = None
+    """Ask only so many questions of each task; none: all."""
+    engine: Literal["janeox", "transformers"] = "janeox"
+    """transformers: the harness's own backend, for any model that it can open."""
+    bits: Literal[32, 16, 8, 4] | None = None
+    """Of the weights in the CPU kernels; none: as many as are stored."""
+    json_file: Path | None = None
+    """Write the scores there too."""
+    device: str = "auto"
+    dtype: str = "auto"
+    """auto, float32, float16 or bfloat16; where the CPU kernels compute, `bits` says it."""
+
+
+@dataclass
 class LadderSize:
     """Models of one shape."""
 

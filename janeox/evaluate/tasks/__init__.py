@@ -1,0 +1,1 @@
+"""Tasks for lm-evaluation-harness: their prompts (YAML), data and metrics."""
