@@ -18,11 +18,25 @@ class CorpusConfig:
     """Name of each source → its files, as a path, glob or folder. The format is read off the file."""
     valid_fraction: float = 0.01
     """Share of documents held out for validation, chosen by a hash of the document's text."""
-    preset: Literal["light", "swallow", "llm-jp"] = "light"
-    """Which documents are dropped. light: hardly any Japanese, or lines over and over; swallow and llm-jp: the
-    published rules of these web corpora, which also drop much literature and dialogue."""
+    preset: Literal["light", "swallow", "fineweb2", "llm-jp"] = "light"
+    """Which documents are dropped. light: hardly any Japanese, or lines over and over; the others: the published rules
+    of these web corpora, which also drop much literature and dialogue."""
     min_chars: int = 50
     """Documents of fewer characters, once cleaned, are dropped."""
+    thresholds: dict[str, float] = field(default_factory=dict)
+    """min_FIGURE or max_FIGURE → a threshold in place of the preset's; figures as --explain names them. max_FIGURE =
+    inf takes a rule out; a figure that the preset has no rule for gets one."""
+    word_lists: dict[str, str] = field(default_factory=dict)
+    """Name of a list → file with a word a line, in place of janeox's own advertising and adult lists or as one more,
+    which thresholds.max_NAME_words then makes a rule."""
+    normalization: Literal["identity", "nfkc"] = "identity"
+    """identity keeps ？, ①, ｶﾅ and Ａ as written, which the default tokenizer can write again. nfkc folds them into ?,
+    1, カナ and A: for a tokenizer that does so anyway (normalization nfkc or nmt_nfkc), so that duplicates and split
+    see what the model will see."""
+    mask_personal: bool = False
+    """E-mail addresses, ends of telephone numbers and public IP addresses are replaced by examples."""
+    stop_on_bad_rows: bool = False
+    """A row that cannot be read ends the run with its file and line; else it is counted and passed over."""
 
     def __post_init__(self) -> None:
         """Raises JaneoxError where a value has no meaning."""

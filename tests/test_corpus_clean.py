@@ -15,8 +15,10 @@ from janeox.corpus.clean import (
     without_wiki_residue,
 )
 from janeox.corpus.document import Document
-from janeox.corpus.measures import repeat_shares, script_shares
-from janeox.corpus.presets import reason_to_drop
+from janeox.corpus.figures import Figures
+from janeox.corpus.measures import repeat_shares
+from janeox.corpus.presets import Judge, rules
+from janeox.corpus.word_lists import WordLists
 
 relaxed = settings(deadline=None)  # the first example pays for the imports
 
@@ -134,7 +136,7 @@ def test_cleaning_only_takes_away(text, kind):
     ],
 )
 def test_reason_to_drop(text, kind, reason):
-    assert reason_to_drop(text, kind, "light", min_chars=50) == reason
+    assert Judge(rules("light", 50, {}), WordLists({})).reason_to_drop(text, kind) == reason
 
 
 @relaxed
@@ -143,7 +145,8 @@ def test_shares_as_counted_one_by_one(text):
     solid = [char for char in text if not char.isspace()]
     hiragana = sum(char in "あゝが" for char in solid)
     japanese = sum(char in "あゝがア・ー漢々〆。、！𠮷" for char in solid)
-    assert script_shares(text) == pytest.approx((hiragana / max(1, len(solid)), japanese / max(1, len(solid))))
+    assert Figures(text)["hiragana"] == pytest.approx(hiragana / max(1, len(solid)))
+    assert Figures(text)["japanese"] == pytest.approx(japanese / max(1, len(solid)))
     lines = text.split("\n")
     again = [line for place, line in enumerate(lines) if line in lines[:place]]
     assert repeat_shares(text.split("\n")) == pytest.approx(

@@ -37,7 +37,7 @@ def test_a_file_and_a_number_name_a_document(file, tmp_path):
 
 
 def test_explain_shows_every_rule_and_the_decision(file, tmp_path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
     done = janeox("clean", "--explain", file)
     assert done.returncode == 0 and LONG in done.stdout.replace("\n", "")

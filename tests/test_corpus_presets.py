@@ -1,15 +1,13 @@
-"""Measures against a count one by one, thresholds from both sides, and what the presets keep."""
-
-from collections import Counter
+"""Thresholds from both sides, what the presets keep, and the recipe's own thresholds and lists."""
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from janeox.config import CorpusConfig
-from janeox.corpus.measures import Measures
+from janeox.corpus.figures import WHAT
 from janeox.corpus.pipeline import clean_corpus
-from janeox.corpus.presets import PRESETS, Verdict, reason_to_drop, rules, verdicts
+from janeox.corpus.presets import PRESETS, Judge, Verdict, rules
+from janeox.corpus.word_lists import LISTS, WordLists
+from janeox.errors import JaneoxError
 
 WEB = """駅から坂をのぼっていくと、古い倉庫を改装した小さなパン屋が見えてくる。
 店主の山本さんは十年前まで東京の会社で働いていたが、父親の病気をきっかけに故郷へ戻った。
@@ -27,42 +25,19 @@ WEB = """駅から坂をのぼっていくと、古い倉庫を改装した小�
 町の風景は変わっても、焼きたての匂いだけは昔のまま残っていてほしい。"""
 
 
-@settings(deadline=None)
-@given(st.text(st.sampled_from("あアー漢。！?…・a \n𠮷"), max_size=40), st.integers(1, 10))
-def test_ngrams_as_counted_one_by_one(text, n):
-    counts = Counter(text[start : start + n] for start in range(len(text) - n + 1))
-    assert sorted(Measures(text).ngram_counts(n)) == sorted(counts.values())
-    measures = Measures(text)
-    if counts:
-        assert measures.top_ngram(n) == pytest.approx(max(counts.values()) / sum(counts.values()))
-        assert measures.repeated_ngrams(n) == pytest.approx(sum(c > 1 for c in counts.values()) / len(counts))
-    else:
-        assert measures.top_ngram(n) == measures.repeated_ngrams(n) == 0
-
-
-def test_measures():
-    measures = Measures("雨だ。そうか…\nえ？「はい」\nカナ！！abc")
-    assert measures.sentences == ["雨だ。", "そうか…", "え？", "「はい」", "カナ！", "abc"]  # a lone ！ is none
-    assert measures.mean_sentence == pytest.approx(19 / 6)
-    assert measures.longest_sentence == 4
-    assert measures.ellipsis_share == pytest.approx(1 / 6)
-    assert measures.letters == {"hiragana": 7, "katakana": 2, "other": 5, "japanese": 14}
-    assert measures.letter_share("hiragana") == 0.5
-    assert measures.letter_share("japanese") == pytest.approx(14 / 22)
-    assert measures.kana_at_start == 9
-    assert Measures("一二。\n三四五六。").stop_share == 2 / 9
-    assert Measures("あ" * 9999).compression < 0.01 < 1 < Measures("あ").compression
+def judge(preset, min_chars=50, thresholds=None, word_lists=None):
+    return Judge(rules(preset, min_chars, thresholds or {}), WordLists(word_lists or {}))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("text", ["", "。", "\n", "a", "あ" * 5000])
 def test_every_rule_has_a_finite_figure_for_every_text(preset, text):
-    for verdict in verdicts(text, "json", preset, min_chars=1):
+    for verdict in judge(preset, 1).verdicts(text, "json"):
         assert 0 <= verdict.value < 10_000
-    assert len(text) > 1 or reason_to_drop(text, "json", preset, min_chars=2)
+    assert len(text) > 1 or judge(preset, 2).reason_to_drop(text, "json")
 
 
-@pytest.mark.parametrize("rule", [rule for preset in PRESETS for rule in rules(preset, 50)], ids=lambda r: r.what)
+@pytest.mark.parametrize("rule", [rule for preset in PRESETS for rule in rules(preset, 50, {})], ids=lambda r: r.what)
 def test_a_threshold_itself_is_kept(rule):
     assert Verdict(rule, min(rule.most, max(rule.least, 0))).keeps
     assert not Verdict(rule, rule.most * 1.001).keeps or rule.most == float("inf")
@@ -84,13 +59,13 @@ def test_a_threshold_itself_is_kept(rule):
     ],
 )
 def test_swallow(text, reason):
-    assert reason_to_drop(text, "json", "swallow", min_chars=50) == reason
+    assert judge("swallow", 50).reason_to_drop(text, "json") == reason
 
 
 def test_swallows_ngram_rules_drop_what_no_other_rule_sees():
     goods = ["卵", "米", "酒", "塩", "茶", "餅", "柿", "梨", "栗", "桃", "鯛", "蟹", "海苔", "味噌"]
     text = "\n".join(f"{good}は本日かぎりの特別なお値段にて、お一人さま一点までご提供しております。" for good in goods)
-    assert {v.rule.name for v in verdicts(text, "json", "swallow", 50) if not v.keeps} == {"repeated_ngrams"}
+    assert {v.rule.name for v in judge("swallow").verdicts(text, "json") if not v.keeps} == {"repeated_ngrams"}
 
 
 @pytest.mark.parametrize(
@@ -103,7 +78,7 @@ def test_swallows_ngram_rules_drop_what_no_other_rule_sees():
     ],
 )
 def test_llm_jp(text, reason):
-    assert reason_to_drop(text, "json", "llm-jp", min_chars=10) == reason
+    assert judge("llm-jp", 10).reason_to_drop(text, "json") == reason
 
 
 def test_the_recipe_chooses_the_preset(tmp_path):
@@ -115,3 +90,41 @@ def test_the_recipe_chooses_the_preset(tmp_path):
         assert report["preset"] == preset
         kept[preset] = report["sources"]["s"]["train"]["documents"]
     assert kept == {"light": 2, "swallow": 1}
+
+
+def test_the_recipe_overrides_thresholds():
+    assert judge("swallow", thresholds={"min_characters": 100}).reason_to_drop(WEB[:399], "json") == "few_letters"
+    relaxed = {"min_characters": 100, "min_japanese_letters": 0}
+    assert judge("swallow", thresholds=relaxed).reason_to_drop(WEB[:399], "json") is None
+    assert judge("swallow", thresholds=relaxed).reason_to_drop(WEB[:99], "json") == "few_letters"
+    assert judge("light", thresholds={"max_longest_sentence": 30}).reason_to_drop(WEB, "json") == "longest_sentence"
+    assert judge("light", thresholds={"max_repeated_lines": float("inf")}).reason_to_drop(WEB, "json") is None
+    assert {rule.source for rule in rules("swallow", 50, relaxed)} == {"janeox", "recipe", "Swallow v1"}
+    with pytest.raises(
+        JaneoxError, match=r"thresholds\.max_repeated_line: no rule has it; did you mean 'max_repeated_lines'"
+    ):
+        rules("light", 50, {"max_repeated_line": 1})
+
+
+def test_every_rule_asks_for_a_figure_that_there_is():
+    for preset in PRESETS.values():
+        for rule in preset:
+            assert rule.figure in WHAT or rule.figure.removesuffix("_words") in LISTS
+            assert rule.least > -float("inf") or rule.most < float("inf")
+
+
+def test_word_lists_of_the_recipe(tmp_path):
+    (tmp_path / "own.txt").write_text("# places\n駅\n倉庫\n駅から\n", encoding="utf-8")
+    own = {"places": str(tmp_path / "own.txt")}
+    assert WordLists(own).count("places", "駅から駅まで、倉庫") == 3
+    found = judge("light", thresholds={"max_places_words": 1}, word_lists=own).reason_to_drop(WEB, "json")
+    assert found == "places_words"
+    with pytest.raises(JaneoxError, match="there is no list 'place'; did you mean 'places'"):
+        judge("light", thresholds={"max_place_words": 1}, word_lists=own)
+    with pytest.raises(JaneoxError, match="cannot be read"):
+        WordLists({"x": str(tmp_path / "none")})
+    (tmp_path / "empty").write_text("#\n")
+    with pytest.raises(JaneoxError, match="holds no word"):
+        WordLists({"x": str(tmp_path / "empty")})
+    shop = WEB + "\n" + "期間限定、送料無料。" * 6
+    assert judge("llm-jp").reason_to_drop(shop, "json") == "advertising"

@@ -1,6 +1,6 @@
 """What readers yield and cleaning passes on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Kind = Literal["text", "json", "wiki"]
@@ -19,3 +19,6 @@ class Document:
     where: str
     """`file:line` of its first line."""
     kind: Kind = "text"
+
+    def with_text(self, text: str) -> "Document":
+        return replace(self, text=text)

@@ -41,16 +41,18 @@ def explanation(document: Document, config: CorpusConfig) -> Group:
     cleaner = Cleaner(config)
     text = cleaner.clean(document)
     table = Table(title=f"{document.where}, {len(document.text):,} characters, {len(text):,} once cleaned")
-    for column in ("rule", "measured", "value", "kept if", "verdict"):
+    for column in ("rule", "figure", "measured", "value", "kept if", "source", "verdict"):
         table.add_column(column, justify="right" if column == "value" else "left")
     reason = None
     for verdict in cleaner.verdicts(text, document.kind):
         reason = reason or (None if verdict.keeps else verdict.rule.name)
         table.add_row(
             verdict.rule.name,
+            verdict.rule.figure,
             verdict.rule.what,
             _number(verdict.value),
             _range(verdict.rule),
+            verdict.rule.source,
             "" if verdict.keeps else "drop",
         )
     decision = f"dropped: {reason}" if reason else "kept, unless an equal text came before"

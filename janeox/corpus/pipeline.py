@@ -111,7 +111,7 @@ def _clean_source(
     """Writes one source's documents; returns its part of the report. Adds to `seen` and `drops`."""
     came, kept = _Tally(), {split: _Tally() for split in SPLITS}
     dropped: dict[str, _Dropped] = {}
-    bad_rows = BadRows()
+    bad_rows = BadRows(stop=config.stop_on_bad_rows)
     cleaner = Cleaner(config)
     with ExitStack() as stack:
         shards = {split: stack.enter_context(_Shards(folder / split, name)) for split in SPLITS}
@@ -140,7 +140,7 @@ def _clean_source(
         "in": vars(came),
         **{split: vars(tally) for split, tally in kept.items()},
         "dropped": {reason: vars(tally) for reason, tally in sorted(dropped.items())},
-        "bad_rows": vars(bad_rows),
+        "bad_rows": {"count": bad_rows.count, "first": bad_rows.first},
     }
 
 

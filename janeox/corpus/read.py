@@ -44,8 +44,13 @@ class BadRows:
 
     count: int = 0
     first: list[str] = field(default_factory=list)
+    stop: bool = False
+    """The first one ends the reading."""
 
     def add(self, where: str, reason: str) -> None:
+        """Raises JaneoxError if the recipe says so."""
+        if self.stop:
+            raise JaneoxError(f"{where}: {reason}; without corpus.stop_on_bad_rows such rows are passed over")
         self.count += 1
         if len(self.first) < 20:
             self.first.append(f"{where}: {reason}")
