@@ -67,6 +67,9 @@ VERBS = {
         evaluate.Ladder, "janeox.evaluate.ladder:run_ladder", "models of several sizes → the loss of larger ones"
     ),
     "generate": Verb(generate.Generate, "janeox.engine.command:run_generate", "continues a text", positional="prompt"),
+    "bench": Verb(
+        native.Bench, "janeox.engine.bench:run_bench", "speed on this CPU, beside its limits", positional="model"
+    ),
     "quantize": Verb(
         native.Quantize,
         "janeox.engine.quantize:run_quantize",

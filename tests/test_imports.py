@@ -32,7 +32,7 @@ ORDER = [
     *package("evaluate", "harness tasks.data tasks.answers tasks_command"),
     *package("engine", "command"),
     *package("evaluate", "command"),
-    *package("engine", "quantize"),
+    *package("engine", "quantize bench"),
     "pipeline",
     *package("evaluate", "ladder"),
     "cli",

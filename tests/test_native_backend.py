@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import re
 
 import pytest
 import torch
@@ -265,3 +266,14 @@ def test_without_a_library_torch_generates_and_says_so_once(tokenizer, tmp_path,
     assert capsys.readouterr().err.count("the native library was not built") == 1
     with pytest.raises(JaneoxError, match="bits = 8: the native library was not built"):
         janeox.load(tmp_path, bits=8)
+
+
+def test_bench_prints_shares_of_measured_limits(tmp_path, capsys):
+    model(TINY).save_pretrained(tmp_path)
+    arguments = ["bench", str(tmp_path), "--prompt", "20", "--steps", "2", "--bits", "32", "8"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"read bandwidth [\d.]+ GB/s; \d+ GFLOP/s in float32, \d+ GOP/s in int8", printed)
+    assert len(re.findall(r"│ janeox \(\w+\) ", printed)) == 3 and "transformers" in printed
+    assert main(["bench", str(tmp_path), "--prompt", "65"]) == 1
+    assert "65 tokens are more than the model's context, 64" in capsys.readouterr().err

@@ -120,6 +120,10 @@ class NativeBackend:
         """Of the layers' matrices."""
         return packed_bits(self.tensors)
 
+    def step_bytes(self) -> int:
+        """Bytes of weights that a step reads, whatever its rows: all but the embedding."""
+        return sum(tensor.nbytes for name, tensor in self.tensors.items() if "embed_in" not in name)
+
     def refresh(self, model: GPTNeoX) -> None:
         """Takes a changed model's weights, in the same precision and place."""
         for name, tensor in packed_tensors(model, self.bits):

@@ -19,3 +19,21 @@ class Quantize:
     """Files to measure the loss on, in any of the corpus formats; none: the validation split of the model's run."""
     tokens: int = 20_000
     """About how many tokens of them are measured; 0 leaves it out."""
+
+
+@dataclass
+class Bench:
+    """Speed of generation on this CPU, as a share of what the machine can do at best, measured in the same run."""
+
+    model: str = ""
+    """Folder or Hugging Face Hub id, also as a bare argument; empty: the newest of runs/*/model."""
+    bits: tuple[Literal[32, 16, 8, 4], ...] = (16, 8, 4)
+    """Precisions of the weights; a folder that `janeox quantize` wrote has its own only."""
+    rows: tuple[int, ...] = (1, 8)
+    """Texts that advance together."""
+    prompt: int = 256
+    """Tokens of the prompt whose speed is measured."""
+    steps: int = 16
+    """Steps of each measurement; the median counts."""
+    rivals: bool = True
+    """Also torch, and transformers where it is installed, on the same weights."""
