@@ -31,6 +31,12 @@ from janeox.weights import resolve
 START = 16  # tokens that a text has before steps are measured
 
 
+class Measured(Protocol):
+    """As much of a backend as is measured."""
+
+    def forward(self, rows: Sequence[Row]) -> torch.Tensor: ...
+
+
 def run_bench(settings: Bench) -> None:
     """The verb `bench`.
 
@@ -83,12 +89,6 @@ def _backends(settings: Bench, folder: Path, capacity: int) -> Iterator[tuple[st
         yield "janeox (torch)", torch.finfo(model.dtype).bits, TorchBackend(model, rows, capacity)
         if importlib.util.find_spec("transformers"):
             yield "transformers", torch.finfo(model.dtype).bits, _Transformers(folder, model.dtype)
-
-
-class Measured(Protocol):
-    """As much of a backend as is measured."""
-
-    def forward(self, rows: Sequence[Row]) -> torch.Tensor: ...
 
 
 class _Transformers:
