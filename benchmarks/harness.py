@@ -19,7 +19,7 @@ import torch
 from benchmarks.machine import header
 from janeox.config import GPTNeoXConfig
 from janeox.evaluate.harness import JaneoxLM
-from janeox.evaluate.tasks_command import backend_of, evaluate_tasks, load_tasks, require_harness, transformers_model
+from janeox.evaluate.tasks_command import SLOTS, evaluate_tasks, load_tasks, require_harness, transformers_model
 from janeox.lm import LM, load
 from janeox.model import GPTNeoX
 from janeox.tokenizer import Tokenizer
@@ -42,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = random_model(options.model, options.random, Path(folder)) if options.random else options.model
         lm = load(model, device="cpu", dtype="float32")
-        models: dict[str, Any] = {"janeox": JaneoxLM(backend_of(lm, 32), lm.tokenizer)}
+        models: dict[str, Any] = {"janeox": JaneoxLM(lm.engine(SLOTS).backend, lm.tokenizer)}
         for size in options.batch_sizes:
             models[f"transformers, batch {size}"] = transformers_model(str(model), "cpu", "float32", size)
         print(f"{options.limit} questions a task, float32, medians of {options.rounds} rounds")

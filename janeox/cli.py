@@ -63,6 +63,9 @@ VERBS = {
         "scores of Japanese benchmarks (JGLUE and others)",
         positional="tasks",
     ),
+    "compare": Verb(
+        evaluate.Compare, "janeox.evaluate.compare:run_compare", "models side by side, as a page", positional="models"
+    ),
     "ladder": Verb(
         evaluate.Ladder, "janeox.evaluate.ladder:run_ladder", "models of several sizes → the loss of larger ones"
     ),

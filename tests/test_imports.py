@@ -31,7 +31,7 @@ ORDER = [
     *package("train", "loop plot pretrain"),
     *package("evaluate", "harness tasks.data tasks.answers tasks_command"),
     *package("engine", "command"),
-    *package("evaluate", "command"),
+    *package("evaluate", "command reference page compare"),
     *package("engine", "quantize bench"),
     "pipeline",
     *package("evaluate", "ladder"),

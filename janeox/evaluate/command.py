@@ -15,7 +15,6 @@ from janeox.atomic import new_file
 from janeox.corpus.document import Document
 from janeox.corpus.pipeline import cleaned
 from janeox.corpus.read import BadRows, read_documents
-from janeox.engine.native_backend import NativeBackend, NotCovered
 from janeox.errors import JaneoxError
 from janeox.evaluate.backend import BackendScorer
 from janeox.evaluate.published import Published, published
@@ -91,16 +90,10 @@ def open_scorer(name: str, settings: Evaluate) -> Scorer:
         if settings.bits:
             raise JaneoxError("bits are of the engine janeox; transformers scores in dtype")
         return TransformersScorer(name, settings.device, settings.dtype)
-    if not settings.bits:
-        lm = load(name, device=settings.device, dtype=settings.dtype)
-        return GPTNeoXScorer(lm.model, lm.tokenizer)
-    lm = load(name, device="cpu", dtype=settings.dtype)
-    try:
-        context = lm.model.config.max_position_embeddings
-        backend = NativeBackend.from_model(lm.model, num_slots=8, capacity=context, bits=settings.bits)
-    except NotCovered as error:
-        raise JaneoxError(f"bits = {settings.bits}: {error}") from error
-    return BackendScorer(backend, lm.tokenizer)
+    lm = load(name, device=settings.device, dtype=settings.dtype, bits=settings.bits)
+    if settings.bits or lm.model.device.type == "meta":  # a folder of quantised weights holds no others
+        return BackendScorer(lm.engine(8).backend, lm.tokenizer)
+    return GPTNeoXScorer(lm.model, lm.tokenizer)
 
 
 FIGURES = {

@@ -5,16 +5,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from janeox.atomic import new_file
-from janeox.engine.backend import Backend
-from janeox.engine.native_backend import NativeBackend, NotCovered
-from janeox.engine.torch_backend import TorchBackend
 from janeox.errors import JaneoxError
-from janeox.lm import LM, load, newest_model
+from janeox.lm import load, newest_model
 from janeox.recipe import nearest
 from janeox.settings.evaluate import Tasks
 
@@ -122,8 +118,8 @@ def open_model(name: str, settings: Tasks) -> Any:
         return transformers_model(name, settings.device, settings.dtype)
     from janeox.evaluate.harness import JaneoxLM
 
-    lm = load(name, device=settings.device, dtype=settings.dtype)
-    return JaneoxLM(backend_of(lm, settings.bits), lm.tokenizer)
+    lm = load(name, device=settings.device, dtype=settings.dtype, bits=settings.bits)
+    return JaneoxLM(lm.engine(SLOTS).backend, lm.tokenizer)
 
 
 def transformers_model(name: str, device: str, dtype: str, batch_size: int = 1) -> Any:
@@ -141,24 +137,6 @@ def transformers_model(name: str, device: str, dtype: str, batch_size: int = 1) 
         raise JaneoxError(f"{name}: transformers cannot open it ({str(error).splitlines()[0]})") from error
     model.custom_prefix_token_id = model.eot_token_id
     return model
-
-
-def backend_of(lm: LM, bits: int | None) -> Backend:
-    """Slots for SLOTS texts of the model's whole context: the CPU kernels, or torch where they cannot run the model.
-
-    Raises:
-        JaneoxError: `bits` are asked for, and the kernels cannot run the model.
-    """
-    context = lm.model.config.max_position_embeddings
-    stored = 32 if lm.model.dtype == torch.float32 else 16
-    try:
-        if lm.model.device.type != "cpu":
-            raise NotCovered(f"the CPU kernels do not run on {lm.model.device}")
-        return NativeBackend.from_model(lm.model, num_slots=SLOTS, capacity=context, bits=bits or stored)
-    except NotCovered as error:
-        if bits:
-            raise JaneoxError(f"bits = {bits}: {error}") from error
-        return TorchBackend(lm.model, SLOTS, context)
 
 
 def scores_table(scores: dict[str, dict[str, Any]]) -> Table:

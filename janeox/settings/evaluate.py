@@ -59,6 +59,33 @@ class Tasks:
 
 
 @dataclass
+class Compare:
+    """Models side by side: perplexity, tasks, speed, memory and continuations, as a table and one HTML page."""
+
+    models: tuple[str, ...] = ()
+    """Folders or Hugging Face Hub ids."""
+    input: tuple[str, ...] = ()
+    """Files of texts for the perplexity; none: the validation split of the run that made the first model."""
+    chars: int = 50_000
+    """Characters of them that are read."""
+    tasks: tuple[str, ...] = ()
+    """Tasks to ask, as in `janeox tasks`."""
+    data: Path | None = None
+    """Folder of the tasks' data."""
+    limit: int | None = None
+    """Ask only so many questions of each task; none: all."""
+    prompts: tuple[str, ...] = ("西田幾多郎は、", "日本の歴史は、", "吾輩は猫である。")
+    """Beginnings that every model continues."""
+    out: Path = Path("comparison.html")
+    """The page; the figures go beside it as .json."""
+    bits: Literal[32, 16, 8, 4] | None = None
+    """Of the weights in the CPU kernels; none: as many as are stored."""
+    device: str = "auto"
+    dtype: str = "auto"
+    """auto, float32, float16 or bfloat16."""
+
+
+@dataclass
 class LadderSize:
     """Models of one shape."""
 
