@@ -220,7 +220,7 @@ struct JaneoxModel {
 };
 
 // Which layout of the calls below this library has.
-int janeox_version() { return 3; }
+int janeox_version() { return 4; }
 
 // Null with a reason in `error` [size] where this kind of model is not covered.
 Encoder* janeox_encoder_new(const JaneoxModel* model, char* error, size_t size) {
