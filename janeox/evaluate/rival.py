@@ -29,6 +29,7 @@ class TransformersScorer:
         except (OSError, ValueError) as error:
             raise JaneoxError(f"{name}: transformers cannot open it ({str(error).splitlines()[0]})") from error
         self.model = model.to(device=where, dtype=devices.pick_dtype(dtype, where, stored=model.dtype)).eval()
+        check_tokenizer(name, self.tokenizer)
         if self.tokenizer.eos_token_id is None:
             raise JaneoxError(f"{name}: its tokenizer has no end-of-text token")
         self.eos_token_id: int = self.tokenizer.eos_token_id
@@ -44,3 +45,9 @@ class TransformersScorer:
         logits = self.model(inputs.to(self.model.device)).logits.float()  # (B, T, V)
         targets = targets.to(logits.device)
         return torch.nn.functional.cross_entropy(logits.mT, targets, ignore_index=-1, reduction="none").double()
+
+
+def check_tokenizer(name: str, tokenizer: Any) -> None:
+    """Raises JaneoxError for an empty one, which transformers 5 silently makes where a folder has none."""
+    if set(tokenizer.encode("a1日本", add_special_tokens=False)) <= set(tokenizer.all_special_ids):
+        raise JaneoxError(f"{name}: transformers finds no tokenizer there")

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from janeox.atomic import new_file
 from janeox.errors import JaneoxError
+from janeox.evaluate.rival import check_tokenizer
 from janeox.lm import load, newest_model
 from janeox.recipe import nearest
 from janeox.settings.evaluate import Tasks
@@ -135,6 +136,7 @@ def transformers_model(name: str, device: str, dtype: str, batch_size: int = 1) 
         model = HFLM(pretrained=name, device=where, dtype=dtype, batch_size=batch_size, add_bos_token=False)
     except (OSError, *FORMS) as error:
         raise JaneoxError(f"{name}: transformers cannot open it ({str(error).splitlines()[0]})") from error
+    check_tokenizer(name, model.tokenizer)
     model.custom_prefix_token_id = model.eot_token_id
     return model
 
