@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="134m")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8, help="steps of a measurement")
+    parser.add_argument("--prompt", type=int, default=512, help="tokens of the prefill")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default=",".join(ENGINES), help="engines, with commas")
     parser.add_argument("--write", action="store_true", help="only write the files")
@@ -64,14 +65,16 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.folder / options.shape
     if options.child:
-        print(json.dumps(measure(options.child, folder, options.steps, options.threads)))
+        print(json.dumps(measure(options.child, folder, options)))
         return
     names = [name for name in options.only.split(",") if name and installed(name)]
     write_missing(folder, SHAPES[options.shape], names)
     if options.write:
         return
     print(header())
-    print(f"{options.shape}, random weights, {options.threads} threads; prompts of 32 tokens, prefill of 512")
+    print(
+        f"{options.shape}, random weights, {options.threads} threads; prompts of 32 tokens, prefill of {options.prompt}"
+    )
     results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for _ in range(options.rounds):
         for name in names:
@@ -101,24 +104,24 @@ def write_missing(folder: Path, config: GPTNeoXConfig, names: list[str]) -> None
             print(f"wrote {file} in {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
 
 
-def measure(name: str, folder: Path, steps: int, threads: int) -> dict[str, float]:
+def measure(name: str, folder: Path, options: argparse.Namespace) -> dict[str, float]:
     from benchmarks import rivals
     from janeox.engine.limits import read_bandwidth
 
     kind, package, file, _ = ENGINES[name]
     importlib.import_module(package)
-    bandwidth = read_bandwidth(threads)
+    bandwidth = read_bandwidth(options.threads)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins again, without the memory just read
     start = time.perf_counter()
-    engine = getattr(rivals, kind)(folder / file, threads)
+    engine = getattr(rivals, kind)(folder / file, options.threads)
     engine.prefill([7, 8, 9, 10])
     load = time.perf_counter() - start
-    prompt = [number % 500 for number in range(512)]
+    prompt = [number % 500 for number in range(options.prompt)]
     return {
         "load s": load,
-        "batch 1": 1 / engine.decode([prompt[:32]], steps),
-        "batch 8": 8 / engine.decode([prompt[row : row + 32] for row in range(8)], steps),
-        "prefill": 512 / engine.prefill(prompt),
+        "batch 1": 1 / engine.decode([prompt[:32]], options.steps),
+        "batch 8": 8 / engine.decode([prompt[row : row + 32] for row in range(8)], options.steps),
+        "prefill": options.prompt / engine.prefill(prompt),
         "peak GB": resident(),
         "GB/s": bandwidth,
     }
