@@ -29,6 +29,9 @@ class Verb:
 
 VERBS = {
     "run": Verb(run.Run, "janeox.pipeline:run", "all steps of a recipe: raw text → a model that speaks"),
+    "download": Verb(
+        corpus.Download, "janeox.corpus.download:run_download", "fetches a raw corpus", positional="corpus"
+    ),
     "clean": Verb(corpus.Clean, "janeox.corpus.report:run_clean", "raw files → clean documents, split in two"),
     "train-tokenizer": Verb(
         tokenizer.TrainTokenizer,

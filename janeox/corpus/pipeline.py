@@ -83,7 +83,7 @@ def source_files(config: CorpusConfig) -> dict[str, list[Path]]:
         if not files[name]:
             raise JaneoxError(
                 f"corpus.sources.{name} = {pattern!r} matches no corpus file; give a file, a glob or a folder "
-                "of .txt, .json or .jsonl files, plain or as .xz, .gz or .bz2"
+                "of .txt, .json, .jsonl (plain or as .xz, .gz, .bz2, .zst) or .parquet files"
             )
     return files
 

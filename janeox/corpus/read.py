@@ -1,40 +1,31 @@
 """Raw corpus files → documents, streaming: memory does not grow with the file.
 
 Read are CC-100 (paragraphs in lines, documents between empty lines; plain `.txt` likewise), JSON rows with a `text`
-(mC4, JSON lines) and CirrusSearch dumps of Wikipedia, in the form of 2025 (`*-cirrussearch-content.json.gz`) and the
-one since 2026 (`cirrus_search_index/…/*.json.bz2`). Compression is read off the first bytes, not the name: samples of
-CC-100 named `.txt.xz` that hold plain text are in circulation.
+(mC4, JSON lines), Parquet files with such a column, and CirrusSearch dumps of Wikipedia, in the form of 2025
+(`*-cirrussearch-content.json.gz`) and the one since 2026 (`cirrus_search_index/…/*.json.bz2`). Compression is read off
+the first bytes, not the name: samples of CC-100 named `.txt.xz` that hold plain text are in circulation.
 """
 
-import bz2
-import gzip
 import io
 import json
-import lzma
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
+from janeox.corpus import parquet
 from janeox.corpus.document import Document, Kind
+from janeox.corpus.unpack import BUFFER, DAMAGE, ENDINGS, unpack
 from janeox.errors import JaneoxError
 
-MAGIC: dict[bytes, Callable[[BinaryIO], Any]] = {b"\xfd7zXZ\x00": lzma.open, b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
-FOREIGN = {
-    b"\x28\xb5\x2f\xfd": "is compressed with zstd, which is not read; repack it: zstd -dc FILE | gzip > FILE.gz",
-    b"PAR1": "is a Parquet file, which is not read; export its rows as JSON lines with a `text` field",
-    b"PK\x03\x04": "is a zip archive, which is not read; unpack it first",
-}
 WIDE = (b"\xff\xfe", b"\xfe\xff")  # byte order marks of UTF-16
 BOM = b"\xef\xbb\xbf"
-COMPRESSED = (".xz", ".gz", ".bz2")
 TEXT = (".txt",)
 ROWS = (".json", ".jsonl", ".ndjson")
+PARQUET = (".parquet",)
 
 MAX_BYTES = 64 * 2**20
 """A longer row or document is reported and skipped, so that a file without line breaks cannot fill the memory."""
-BUFFER = 2**18
 LINES_PER_REPORT = 64
 
 
@@ -63,9 +54,9 @@ Rows = Iterator[tuple[int, bytes | None]]
 def known(path: Path) -> bool:
     """Whether the name is one of a corpus file; decides which files of a folder are read."""
     name = path.name.lower()
-    for ending in COMPRESSED:
+    for ending in ENDINGS:
         name = name.removesuffix(ending)
-    return not name.startswith((".", "_")) and name.endswith(TEXT + ROWS)
+    return not name.startswith((".", "_")) and name.endswith(TEXT + ROWS + PARQUET)
 
 
 def read_documents(
@@ -81,7 +72,13 @@ def read_documents(
     """
     line = 0
     try:
-        with path.open("rb") as file, _unpack(path, file) as stream:
+        with path.open("rb") as file:
+            head = file.read(len(parquet.MAGIC))
+            file.seek(0)
+        if head == parquet.MAGIC:
+            yield from _parquet(path, source, bad_rows, advance)
+            return
+        with path.open("rb") as file, unpack(path, file) as stream:
             kind = _kind(path, stream)
             reported = 0
 
@@ -98,7 +95,7 @@ def read_documents(
             yield from read(rows(), path, source, bad_rows)
     except FileNotFoundError as error:
         raise JaneoxError(f"{path}: no such file") from error
-    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+    except DAMAGE as error:
         raise _damaged(path, line, error) from error
     except OSError as error:
         if error.errno is None:  # bz2 reports damage as an OSError of its own
@@ -112,22 +109,6 @@ def _damaged(path: Path, line: int, error: Exception) -> JaneoxError:
     )
 
 
-def _unpack(path: Path, file: BinaryIO) -> io.BufferedReader:
-    """The file's content. `file` is left at its start."""
-    head = file.read(8)
-    file.seek(0)
-    for magic, reason in FOREIGN.items():
-        if head.startswith(magic):
-            raise JaneoxError(f"{path}: {reason}")
-    for magic, unpack in MAGIC.items():
-        if head.startswith(magic):
-            # Their own readline is Python; that of a BufferedReader around them is not.
-            return io.BufferedReader(unpack(file), BUFFER)
-        if head and len(head) < len(magic) and magic.startswith(head) and path.name.endswith(COMPRESSED):
-            raise EOFError(f"{len(head)} bytes long")
-    return io.BufferedReader(cast(io.RawIOBase, file), BUFFER)
-
-
 def _kind(path: Path, stream: io.BufferedReader) -> Kind:
     """The format, by name or else by the first bytes. Reads nothing off the stream but a byte order mark."""
     head = stream.peek(BUFFER)
@@ -137,7 +118,7 @@ def _kind(path: Path, stream: io.BufferedReader) -> Kind:
         stream.read(len(BOM))
         head = head[len(BOM) :]
     name = path.name.lower()
-    for ending in COMPRESSED:
+    for ending in ENDINGS:
         name = name.removesuffix(ending)
     if name.endswith(ROWS):
         return "json"
@@ -145,7 +126,8 @@ def _kind(path: Path, stream: io.BufferedReader) -> Kind:
     if readable < 0.7 * len(head):  # a real corpus has a broken byte here and there
         raise JaneoxError(
             f"{path}: is neither UTF-8 text nor an archive that is read; known are text, JSON lines and CirrusSearch "
-            "rows, plain or packed with xz, gzip or bzip2. Text in Shift_JIS: iconv -f CP932 -t UTF-8 FILE > NEW.txt"
+            "rows, plain or packed with xz, gzip, bzip2 or zstd, and Parquet. Text in Shift_JIS: "
+            "iconv -f CP932 -t UTF-8 FILE > NEW.txt"
         )
     return "text" if name.endswith(TEXT) or not head.lstrip().startswith(b"{") else "json"
 
@@ -234,6 +216,20 @@ def _json_rows(rows: Rows, path: Path, source: str, bad_rows: BadRows) -> Iterat
             yield Document(text, source, _identity(name, where), where, kind)
     if page is not None:
         bad_rows.add(f"{path.name}:{action}", f"no document follows the row of page {page}")
+
+
+def _parquet(path: Path, source: str, bad_rows: BadRows, advance: Callable[[int], None]) -> Iterator[Document]:
+    for number, encoded, name in parquet.rows(path, advance):
+        where = f"{path.name}:{number}"
+        if encoded is None:
+            bad_rows.add(where, "`text` is null")
+        elif len(encoded) > MAX_BYTES:
+            bad_rows.add(where, f"row of more than {MAX_BYTES} bytes")
+        else:
+            try:
+                yield Document(encoded.decode("utf-8"), source, _identity(name, where), where, "json")
+            except UnicodeDecodeError as error:
+                bad_rows.add(where, f"not UTF-8 ({error.reason})")
 
 
 def _parse(row: bytes | None) -> tuple[dict[str, Any] | None, str]:
