@@ -217,6 +217,11 @@ class OptimConfig:
     """On matrices only; never on biases and norms."""
     clip_norm: float = 1.0
     """Gradient norm above which gradients are scaled down; 0 never does."""
+    skip_norm: float = 0.0
+    """Gradient norm above which a batch is left out and reported, as one whose loss is not finite always is; 0 for no
+    such bound."""
+    z_loss: float = 0.0
+    """Weight of the squared log-sum of the logits in the loss (PaLM took 1e-4); 0 for none."""
 
     def __post_init__(self) -> None:
         """Raises JaneoxError where a value has no meaning."""
@@ -238,6 +243,14 @@ class TrainConfig:
     """auto, cpu, cuda, cuda:0, mps."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the matrix products; weights and optimizer state are float32. auto: bfloat16 where the hardware has it."""
+    init: Literal["gpt2", "hf", "neox"] = "gpt2"
+    """Spread of the first weights. gpt2: model.initializer_range, less of it in what writes into the residual stream;
+    hf: the same in all; neox: GPT-NeoX's small_init and wang_init, from the model's size."""
+    tensor_parallel: int = 1
+    """Processes among which each layer's heads and hidden units are divided; the others divide the rows of a batch."""
+    recompute_layers: int = 0
+    """Layers, from the first, whose activations are computed again in the backward pass instead of kept; `janeox plan`
+    says how many fit."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; auto: on a GPU."""
     save_every: int = 500
@@ -249,12 +262,16 @@ class TrainConfig:
     sample_prompt: str = "西田幾多郎は、"
     log_every: int = 10
     """Steps between rows in metrics.jsonl."""
+    log_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Where the same rows go besides: tensorboard (files in tensorboard/), wandb (an account there)."""
+    keep: int = 1
+    """Saves that are kept; those before the last stand in kept/step-N/."""
     save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Of the weights in the model folder; the state to go on from is always float32."""
 
     def __post_init__(self) -> None:
         """Raises JaneoxError where a value has no meaning."""
-        for name in ("tokens", "save_every", "evaluate_every", "log_every"):
+        for name in ("tokens", "save_every", "evaluate_every", "log_every", "tensor_parallel", "keep"):
             if getattr(self, name) < 1:
                 raise JaneoxError(f"train.{name} = {getattr(self, name)}: must be at least 1")
 

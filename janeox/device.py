@@ -47,8 +47,11 @@ def pick_dtype(name: str, device: torch.device, stored: torch.dtype = torch.floa
     return dtype
 
 
+def bfloat16_products(name: str, device: torch.device) -> bool:
+    """Whether products are to be in bfloat16: `name` says so, or it is auto and the hardware is fast in it."""
+    return name == "bfloat16" or (name == "auto" and fast_bfloat16(device))
+
+
 def autocast(name: str, device: torch.device) -> AbstractContextManager:
-    """Products in bfloat16 over float32 weights where `name` is bfloat16, or auto and the hardware is fast in it."""
-    if name == "bfloat16" or (name == "auto" and fast_bfloat16(device)):
-        return torch.autocast(device.type, torch.bfloat16)
-    return nullcontext()
+    """Products in bfloat16 over float32 weights, where `bfloat16_products`."""
+    return torch.autocast(device.type, torch.bfloat16) if bfloat16_products(name, device) else nullcontext()

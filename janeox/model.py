@@ -15,9 +15,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from janeox.atomic import new_folder
+from janeox.attention import RotatedHeads, attention_mask, document_mask, document_positions
 from janeox.cache import CacheRows
 from janeox.config import GPTNeoXConfig
 from janeox.errors import JaneoxError
@@ -55,7 +56,7 @@ class Attention(nn.Module):
     ) -> Tensor:
         B, T, _ = x.shape
         qkv = self.query_key_value(x).view(B, T, -1, 3, self.head_dim)  # per head q, k, v: (B, T, H, 3, D)
-        q, k, v = _RotatedHeads.apply(qkv, *rotary)  # each (B, H, T, D)
+        q, k, v = RotatedHeads.apply(qkv, *rotary)  # each (B, H, T, D)
         if extend is not None:
             k, v = extend(k, v)  # (B, H, S, D)
         if isinstance(mask, BlockMask):
@@ -186,20 +187,37 @@ class GPTNeoX(nn.Module):
         return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype
 
     @torch.no_grad()
-    def initialize(self, generator: torch.Generator) -> "GPTNeoX":
-        """Random weights: normal with `initializer_range`, biases 0, norms 1.
+    def initialize(
+        self,
+        generator: torch.Generator,
+        scheme: str = "gpt2",
+        part: Callable[[Tensor, Tensor], Tensor] = lambda values, parameter: values,
+    ) -> "GPTNeoX":
+        """Random weights: normal, biases 0, norms 1. Their spread, by `scheme`:
 
-        The two matrices of each layer that write into the residual stream get 1/√(2·layers) of it, so that the stream
-        does not grow with depth (GPT-2, section 2.3).
+        gpt2: `initializer_range`, and 1/√(2·layers) of it in the two matrices of each layer that write into the residual
+        stream, so that it does not grow with depth (GPT-2, section 2.3). hf: `initializer_range` in all, as transformers
+        does. neox: √(2/5C) ("small init", arXiv 1910.05895), and 2/(L·√C) in those that write into the residual stream
+        ("wang init"), as GPT-NeoX-20B and Pythia (arXiv 2204.06745).
+
+        Args:
+            part: (whole values, parameter) → what of the values is this process's to keep, where it holds a part only.
         """
+        C, L = self.config.hidden_size, self.config.num_hidden_layers
         std = self.config.initializer_range
+        inside, into_residual = {
+            "gpt2": (std, std / math.sqrt(2 * L)),
+            "hf": (std, std),
+            "neox": (math.sqrt(2 / (5 * C)), 2 / (L * math.sqrt(C))),
+        }[scheme]
         for name, parameter in self.named_parameters():
+            values = torch.empty(parameter.shape, dtype=parameter.dtype)
             if parameter.ndim < 2:
-                parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
+                values.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
             else:
-                into_residual = name.endswith(("dense.weight", "dense_4h_to_h.weight"))
-                scale = 1 / math.sqrt(2 * self.config.num_hidden_layers) if into_residual else 1.0
-                parameter.normal_(0.0, std * scale, generator=generator)
+                writes = name.endswith(("dense.weight", "dense_4h_to_h.weight"))
+                values.normal_(0.0, into_residual if writes else inside, generator=generator)
+            parameter.copy_(part(values, parameter))
         return self
 
     @classmethod
@@ -249,30 +267,6 @@ class GPTNeoX(nn.Module):
             (folder / file).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
 
 
-class _RotatedHeads(torch.autograd.Function):
-    """qkv (B, T, H, 3, D) → rotated q, rotated k, and v, each (B, H, T, D).
-
-    The gradient of a rotation is the rotation back; said here, it needs none of the copies that autograd would make.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.save_for_backward(cos, sin)
-        q, k, v = qkv.permute(3, 0, 2, 1, 4)
-        return rotate(q, cos, sin), rotate(k, cos, sin), v
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        cos, sin = ctx.saved_tensors
-        B, H, T, D = grads[0].shape
-        grad = grads[0].new_empty(B, T, H, 3, D)
-        to_q, to_k, to_v = grad.permute(3, 0, 2, 1, 4)
-        rotate(grads[0], cos, -sin, to_q)
-        rotate(grads[1], cos, -sin, to_k)
-        to_v.copy_(grads[2])
-        return grad, None, None
-
-
 def read_config(folder: Path) -> GPTNeoXConfig:
     """The shape that a model folder's `config.json` gives.
 
@@ -283,48 +277,6 @@ def read_config(folder: Path) -> GPTNeoXConfig:
     if not config_file.is_file():
         raise JaneoxError(f"{folder}: no config.json there, so it is not a model folder")
     return GPTNeoXConfig.from_hf(read_json(config_file), where=str(config_file))
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor | None = None) -> Tensor:
-    """Rotary position embedding (arXiv 2104.09864) of the first R of each head's D dimensions; x is (B, H, T, D)."""
-    out = torch.empty_like(x, memory_format=torch.contiguous_format) if out is None else out
-    R = cos.shape[-1]
-    cos, sin = cos[..., : R // 2], sin[..., : R // 2]
-    first, second = x[..., : R // 2], x[..., R // 2 : R]
-    out[..., : R // 2] = torch.addcmul(first * cos, second, sin, value=-1)
-    out[..., R // 2 : R] = torch.addcmul(second * cos, first, sin)
-    out[..., R:] = x[..., R:]
-    return out
-
-
-def attention_mask(mask: Tensor) -> Tensor:
-    """Which tokens each token may see, (B, 1, T, T) bool, where (B, T) `mask` is False for padding.
-
-    Padded queries see themselves, because a softmax over nothing is not a number.
-    """
-    places = torch.arange(mask.shape[1], device=mask.device)
-    return (places <= places[:, None]) & mask[:, None, None] | (places == places[:, None])
-
-
-def document_positions(documents: Tensor) -> Tensor:
-    """Place of each token in its document, (B, T), for document numbers (B, T)."""
-    places = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
-    begins = torch.ones_like(documents, dtype=torch.bool)
-    begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    return places - torch.where(begins, places, 0).cummax(1).values
-
-
-def document_mask(documents: Tensor) -> Tensor | BlockMask:
-    """Causal attention within each document: (B, 1, T, T) bool, or on a GPU blocks of which empty ones cost nothing."""
-    B, T = documents.shape
-    if documents.is_cuda:
-
-        def sees(b: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return (query >= key) & (documents[b, query] == documents[b, key])
-
-        return create_block_mask(sees, B, None, T, T, device=documents.device)
-    same = documents[:, :, None] == documents[:, None, :]
-    return same.tril()[:, None]
 
 
 def check_tensors(found: dict[str, Tensor], expected: dict[str, Any], folder: Path) -> None:

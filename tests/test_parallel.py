@@ -1,8 +1,8 @@
 """Training by several processes over gloo: the same run as by one, and saves that any number of them can use."""
 
+import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 
@@ -10,77 +10,106 @@ import pytest
 import torch
 
 from janeox import JaneoxError
-from janeox.train.parallel import World, check_rows
+from janeox.config import GPTNeoXConfig
+from janeox.model import GPTNeoX
+from janeox.train.parallel import World, check_heads, check_rows
 from runs import ROOT, janeox, metrics, write_recipe
-from test_train import wait_for_row
+
+SPLIT = "train.tensor_parallel=2"
+COMMON = ("data.separate_documents=True", "train.save_every=10", "train.keep=2", "train.evaluate_every=20")
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """A recipe, and its run of 20 steps by one process."""
+    """A recipe, and its runs of 20 steps by one process, with each optimizer."""
     recipe = write_recipe(tmp_path_factory.mktemp("alone"))
-    for verb in ("clean", "train-tokenizer", "tokenize", "pretrain"):
+    for verb in ("clean", "train-tokenizer", "tokenize"):
         done = janeox(verb, recipe)
+        assert done.returncode == 0, done.stderr
+    for optimizer in ("adamw", "muon"):
+        done = janeox("pretrain", recipe, *COMMON, f"optim.name={optimizer}", "--out", fresh(recipe, optimizer))
         assert done.returncode == 0, done.stderr
     return recipe
 
 
-def together(processes, *arguments):
-    """Starts `janeox pretrain ARGUMENTS` by several processes, as torchrun does."""
+@pytest.fixture(scope="module")
+def runs(alone):
+    """The same by 4 processes and by 2, divided along data (FSDP), along the model (TP), and both; folder by name.
+
+    And the second half of such runs, from the state of step 10, by another number of processes, divided otherwise.
+    """
+
+    def run(optimizer, name, *settings):
+        return ["pretrain", str(alone), *COMMON, f"optim.name={optimizer}", *settings, "--out", fresh(alone, name)]
+
+    def state(of, into):
+        return ["copy", str(alone.parent / of / "kept/step-00000010/state"), str(alone.parent / into / "state")]
+
+    four = [run("adamw", "fsdp-4"), run("muon", "grid", SPLIT), run("muon", "grid-to-fsdp-4")]
+    four.insert(2, state("grid", "grid-to-fsdp-4"))
+    together(4, four)
+    two = [run("muon", "fsdp-2"), run("adamw", "tp-2", SPLIT), run("muon", "grid-to-tp-2", SPLIT)]
+    two.insert(2, state("grid", "grid-to-tp-2"))
+    together(2, [*two, state("fsdp-4", "fsdp-4-to-2"), run("adamw", "fsdp-4-to-2")])
+    arguments = run("muon", "grid-to-1")
+    shutil.copytree(*state("grid", "grid-to-1")[1:])
+    assert janeox(*arguments).returncode == 0
+    return alone.parent
+
+
+def together(processes, calls):
+    """Runs `janeox` with each of the argument lists, by several processes, as torchrun starts them."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += ["-m", "janeox.cli", "pretrain", *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command += [str(ROOT / "tests" / "together.py"), json.dumps(calls)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.count("parameters on") == sum(call[0] == "pretrain" for call in calls)  # one process speaks
 
 
-def fresh(recipe, folder):
-    keep = shutil.ignore_patterns("state", "model", "metrics.jsonl", "loss.png")
-    shutil.copytree(recipe.parent / "run", folder, ignore=keep)
-    return folder
+def fresh(recipe, name):
+    """A run folder beside the recipe, with its shards and tokenizer."""
+    folder = recipe.parent / name
+    if not folder.exists():
+        shutil.copytree(recipe.parent / "run", folder, ignore=shutil.ignore_patterns("corpus"))
+    return str(folder)
 
 
-def same_curve(one, other):
-    """Equal rows, the figures within 1e-5."""
-    rows = metrics(one), metrics(other)
-    assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
-    for mine, reference in zip(*rows, strict=True):
-        for name in {"loss", "grad_norm", "valid_loss"} & reference.keys():
-            assert mine[name] == pytest.approx(reference[name], rel=1e-5)
+@pytest.mark.parametrize(
+    "name, reference",
+    [
+        ("fsdp-4", "adamw"),
+        ("fsdp-2", "muon"),
+        ("tp-2", "adamw"),
+        ("grid", "muon"),
+        ("grid-to-fsdp-4", "muon"),
+        ("grid-to-tp-2", "muon"),
+        ("grid-to-1", "muon"),
+        ("fsdp-4-to-2", "adamw"),
+    ],
+)
+def test_the_same_run_as_alone(runs, name, reference):
+    expected = {row["step"]: row for row in metrics(runs / reference) if "loss" in row}
+    losses = {row["step"]: row for row in metrics(runs / name) if "loss" in row}
+    assert list(losses) == list(range(11 if "-to-" in name else 1, 21))
+    for step, row in losses.items():
+        assert row["loss"] == pytest.approx(expected[step]["loss"], rel=1e-5)
+        assert row["grad_norm"] == pytest.approx(expected[step]["grad_norm"], rel=1e-4)
+    valid = [metrics(runs / folder)[-1]["valid_loss"] for folder in (name, reference)]
+    assert valid[0] == pytest.approx(valid[1], rel=1e-5)
+    weights = [GPTNeoX.from_pretrained(runs / folder / "model").state_dict() for folder in (name, reference)]
+    for key, mine in weights[0].items():
+        assert torch.allclose(mine, weights[1][key], atol=2e-4), key
 
 
-@pytest.mark.parametrize("processes, optimizer", [(2, "adamw"), (4, "muon")])
-def test_the_same_loss_curve_as_alone(alone, tmp_path, processes, optimizer):
-    name = f"optim.name={optimizer}"
-    expected = alone.parent / "run"
-    if optimizer != "muon":
-        expected = fresh(alone, tmp_path / "expected")
-        assert janeox("pretrain", alone, "--out", expected, name).returncode == 0
-    run = fresh(alone, tmp_path / "run")
-    process = together(processes, alone, "--out", run, name)
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors[-3000:]
-    same_curve(run, expected)
-    assert output.count("parameters on") == 1  # one process speaks
-
-
-def test_a_state_of_two_processes_goes_on_with_four_and_one(alone, tmp_path):
-    run = fresh(alone, tmp_path / "run")
-    process = together(2, alone, "--out", run)
-    wait_for_row(run, 3)
-    process.send_signal(signal.SIGTERM)  # torchrun passes it on; both finish the step and save
-    process.communicate(timeout=300)
-    stopped = metrics(run)[-1]["step"]
-    assert 3 <= stopped < 20 and (run / "state" / ".metadata").exists()
-    copy = shutil.copytree(run, tmp_path / "copy")
-    process = together(4, alone, "--out", run)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors[-3000:]
-    assert janeox("pretrain", alone, "--out", copy).returncode == 0
-    for folder in (run, copy):
-        same_curve(folder, alone.parent / "run")
-
-
-def test_a_batch_that_does_not_divide_is_an_error():
+def test_numbers_that_do_not_divide_are_errors(monkeypatch, alone):
     check_rows(8, World(torch.device("cpu"), 0, 4))
+    check_rows(2, World(torch.device("cpu"), 0, 4, tensor_parallel=2))
     with pytest.raises(JaneoxError, match="which 3 processes cannot share evenly"):
         check_rows(8, World(torch.device("cpu"), 0, 3))
+    check_heads(GPTNeoXConfig(), 11)
+    with pytest.raises(JaneoxError, match=r"does not divide model\.num_attention_heads = 22; .* cut 1, 2, 11, 22 ways"):
+        check_heads(GPTNeoXConfig(), 4)
+    done = janeox("pretrain", alone, SPLIT, "--out", alone.parent / "nowhere", "--shards", alone.parent / "run/shards",
+                  "--tokenizer-folder", alone.parent / "run/tokenizer")  # fmt: skip
+    assert done.returncode == 1 and "does not divide the number of processes, 1" in done.stderr

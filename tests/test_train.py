@@ -160,7 +160,7 @@ def test_metrics_survive_a_cut_line_and_name_a_damaged_one(tmp_path):
     file = tmp_path / "metrics.jsonl"
     file.write_text('{"step": 1}\n{"step": 2}\n{"step": 3, "lo')
     assert [row["step"] for row in read_metrics(file)] == [1, 2]
-    Metrics(file, 1).write(2, 512, {"loss": 1.5}, 0.1)
+    Metrics(file, 1).write(2, 512, {"loss": 1.5}, {"seconds": 0.1})
     assert [row["step"] for row in read_metrics(file)] == [1, 2] and read_metrics(file)[1]["loss"] == 1.5
     file.write_text('{"step": 1}\nrubbish\n{"step": 3}\n')
     with pytest.raises(JaneoxError, match=r"metrics\.jsonl:2"):

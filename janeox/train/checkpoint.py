@@ -1,10 +1,14 @@
-"""What a run needs to go on: weights, optimizer state and the step, in PyTorch's distributed checkpoint format.
+"""Saves: a Hugging Face folder, and what a run needs to go on: weights, optimizer state and the step.
 
-That format belongs to no number of ranks, so a run may go on with more or fewer of them. There is nothing else to save:
-batches are a function of the step.
+The state is in PyTorch's distributed checkpoint format, which belongs to no number of processes and no way of cutting a
+model, so a run may go on with others. There is nothing else to save: batches are a function of the step. Files are
+written by a thread, from copies in main memory, while training goes on.
 """
 
 import errno
+import os
+import shutil
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -12,46 +16,103 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.utils._pytree import tree_map_only
 
 from janeox.atomic import new_folder, partial_name
+from janeox.config import TrainConfig
 from janeox.errors import JaneoxError
 from janeox.model import GPTNeoX
-from janeox.train.parallel import World, barrier
+from janeox.tokenizer import Tokenizer
+from janeox.train.parallel import World, whole_weights
+
+Optimizers = list[torch.optim.Optimizer]
 
 
-def save_state(
-    folder: Path, step: int, data: str, model: GPTNeoX, optimizers: list[torch.optim.Optimizer], world: World
-) -> None:
-    """Writes `folder`, whole or not at all; all processes call it and each writes its part.
+class Saver:
+    """Writes `folder/model` and `folder/state`, each whole or not at all; all processes call it alike.
+
+    The model first: if the two are torn apart by a kill, the older state makes the same model again.
 
     Args:
-        step: optimizer steps taken.
         data: fingerprint of the training data.
-
-    Raises:
-        JaneoxError: the disk is full or cannot be written.
     """
-    weights, optimizer = get_state_dict(model, optimizers)
-    with new_folder(folder) if world.is_first else nullcontext(partial_name(folder)) as new:
-        barrier(world)  # the folder is there
+
+    def __init__(
+        self, folder: Path, model: GPTNeoX, optimizers: Optimizers, tokenizer: Tokenizer, data: str,
+        config: TrainConfig, world: World,
+    ):  # fmt: skip
+        self.folder, self.model, self.optimizers, self.tokenizer = folder, model, optimizers, tokenizer
+        self.data, self.config, self.world = data, config, world
+        self._group = dist.new_group(backend="gloo") if world.size > 1 else None  # of the threads
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def save(self, step: int) -> None:
+        """Begins to save what is known after `step` steps, once the save before is done.
+
+        Raises:
+            JaneoxError: the save before failed: the disk is full or cannot be written.
+        """
+        self.wait()
+        weights = whole_weights(self.model)
+        state = _state(self.model, self.optimizers, step, self.data)
+        if self.world.device.type == "cpu":  # else they have left the device already, and are copies
+            weights = {name: tensor.detach().clone() for name, tensor in weights.items()}
+            state = tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), state)
+        self._thread = threading.Thread(target=self._write, args=(step, weights, state), name="save")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until the files are there. Raises as `save`."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _write(self, step: int, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
         try:
-            with _quiet():
-                dcp.save({"model": weights, "optimizer": optimizer, "step": step, "data": data}, checkpoint_id=new)
-        except CheckpointException as error:
-            raise _os_error(error) from error
+            if self.world.is_first:
+                with new_folder(self.folder / "model") as new:
+                    self.model.write_files(new, getattr(torch, self.config.save_dtype), weights)
+                    self.tokenizer.save(new)
+            path = self.folder / "state"
+            with new_folder(path) if self.world.is_first else nullcontext(partial_name(path)) as new:
+                if self._group is not None:
+                    dist.barrier(self._group)  # the folder is there
+                try:
+                    with _quiet():
+                        dcp.save(state, checkpoint_id=new, process_group=self._group)
+                except CheckpointException as error:
+                    raise _os_error(error) from error
+            if self.world.is_first and self.config.keep > 1:
+                self._keep(step)
+        except BaseException as error:  # for `wait`, in the thread that trains
+            self._error = error
+
+    def _keep(self, step: int) -> None:
+        """Links the save into kept/, where it takes no room while it is the newest, and removes the oldest."""
+        kept = self.folder / "kept"
+        with new_folder(kept / f"step-{step:08d}") as new:
+            for part in ("model", "state"):
+                shutil.copytree(self.folder / part, new / part, copy_function=os.link)
+        for old in sorted(kept.glob("step-*"))[: -self.config.keep]:
+            shutil.rmtree(old)
 
 
-def load_state(folder: Path, data: str, model: GPTNeoX, optimizers: list[torch.optim.Optimizer]) -> int:
+def load_state(folder: Path, data: str, model: GPTNeoX, optimizers: Optimizers) -> int:
     """Restores model and optimizers in place; returns the steps taken.
 
     Raises:
         JaneoxError: a damaged state, one of another model shape, or one made on other data.
     """
-    weights, optimizer = get_state_dict(model, optimizers)
-    state: dict[str, Any] = {"model": weights, "optimizer": optimizer, "step": 0, "data": ""}
+    state = _state(model, optimizers, 0, "")
     try:
         with _quiet():
             dcp.load(state, checkpoint_id=folder)
@@ -60,8 +121,21 @@ def load_state(folder: Path, data: str, model: GPTNeoX, optimizers: list[torch.o
         raise JaneoxError(f"{folder}: cannot go on from it ({reason}); remove the folder to train anew") from error
     if state["data"] != data:
         raise JaneoxError(f"{folder}: belongs to a run on other shards; train into another folder, or remove this one")
-    set_state_dict(model, optimizers, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+    set_state_dict(
+        model,
+        optimizers,
+        model_state_dict=state["model"],
+        optim_state_dict=state["optimizer"],
+        options=StateDictOptions(flatten_optimizer_state_dict=True),
+    )
     return state["step"]
+
+
+def _state(model: GPTNeoX, optimizers: Optimizers, step: int, data: str) -> dict[str, Any]:
+    """Everything by the name of its parameter, whatever groups the optimizers put them in; in main memory."""
+    options = StateDictOptions(flatten_optimizer_state_dict=True, cpu_offload=model.device.type != "cpu")
+    weights, optimizer = get_state_dict(model, optimizers, options=options)
+    return {"model": weights, "optimizer": optimizer, "step": step, "data": data}
 
 
 @contextmanager

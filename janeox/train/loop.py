@@ -8,24 +8,27 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from janeox.atomic import new_folder
 from janeox.config import OptimConfig, TrainConfig
 from janeox.device import autocast
 from janeox.model import GPTNeoX
 from janeox.progress import progress
 from janeox.tokenizer import Tokenizer
-from janeox.train.checkpoint import load_state, save_state
+from janeox.train.checkpoint import Saver, load_state
+from janeox.train.cost import flops_per_token, peak_flops, peak_memory
 from janeox.train.metrics import Metrics
 from janeox.train.optim import build, learning_rate
-from janeox.train.parallel import World, sync_gradients, total, whole, whole_weights
+from janeox.train.parallel import World, anywhere, by_mesh, gradient_norm, sync_gradients, total
 
 Batch = Tensor | dict[str, Tensor]
 """Rows: one tensor, or tensors by name that all have the same number of rows."""
@@ -51,6 +54,7 @@ class Task:
     """Fingerprint of what `batch` reads."""
     num_steps: int
     tokens_per_step: int
+    sequence_length: int
     world: World
     """The processes that train together; all call `train`, the first one prints and writes."""
 
@@ -63,57 +67,86 @@ def train(folder: Path, task: Task, optim: OptimConfig, config: TrainConfig, mic
 
     Raises:
         JaneoxError: the state cannot be used, or the disk is full.
-        KeyboardInterrupt: on Ctrl-C or SIGTERM, after the step at hand was finished and saved.
+        KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGUSR1, after the step at hand was finished and saved.
     """
-    model = task.model
+    model, world = task.model, task.world
     optimizers = build(model, optim, model.config.head_dim)
     state = folder / "state"
-    world = task.world
     first = load_state(state, task.data, model, optimizers) if state.exists() else 0
-    metrics = Metrics(folder / "metrics.jsonl", first) if world.is_first else None
+    metrics = Metrics(folder / "metrics.jsonl", first, config.log_to) if world.is_first else None
+    recompute_layers(model, config.recompute_layers)
     compile_layers(model, config)
+    saver = Saver(folder, model, optimizers, task.tokenizer, task.data, config, world)
+    flops, peak = flops_per_token(model.config, task.sequence_length), peak_flops(world.device)
 
-    def save(step: int) -> None:
-        # The model first: if the two are torn apart by a kill, the older state makes the same model again.
-        weights = whole_weights(model)
-        if world.is_first:
-            with new_folder(folder / "model") as new:
-                model.write_files(new, getattr(torch, config.save_dtype), weights)
-                task.tokenizer.save(new)
-        save_state(state, step, task.data, model, optimizers, world)
+    def write(done: int, figures: dict[str, Any], timing: dict[str, float]) -> None:
+        if metrics:
+            metrics.write(done, done * task.tokens_per_step, figures, timing)
 
     with progress("train", task.num_steps, "steps", start=first, shown=world.is_first) as bar, interrupts() as stop:
-        for step in range(first, task.num_steps):
-            started = time.monotonic()
+        started = time.monotonic()
+        for step, batch in ahead(task.batch, range(first, task.num_steps)):
+            waited = time.monotonic() - started
             rate = learning_rate(step, task.num_steps, optim)
-            batch = task.batch(step)
             loss, norm = take_step(
                 model, optimizers, task.objective, batch, micro_batch_rows, rate, optim, config, world
             )
             done, last = step + 1, step + 1 == task.num_steps
             seconds = time.monotonic() - started
-            bar.advance(1, note=f"loss {loss:.3f}, {task.tokens_per_step / seconds:,.0f} tokens/s")
-            stopping = total(torch.tensor(float(len(stop))), world) > 0  # a signal may have reached one process only
-            if metrics and (done % config.log_every == 0 or last or done == 1):
-                row = {"loss": loss, "learning_rate": rate, "grad_norm": norm}
-                metrics.write(done, done * task.tokens_per_step, row, seconds)
+            speed = task.tokens_per_step / seconds
+            timing = {"seconds": seconds, "waited": waited, "tokens_per_second": speed}
+            timing |= {"mfu": speed * flops / peak / world.size} if peak else {}
+            timing["memory_gib"] = peak_memory(world.device) / 2**30
+            bar.advance(1, note=note(loss, norm, rate, timing))
+            stopping = anywhere(bool(stop), world)  # a signal may have reached one process only
+            skipped = not sound(loss, norm, optim)
+            if skipped:
+                bar.print(f"step {done}: left out, its loss is {loss:.4g} and its gradient norm {norm:.4g}")
+            if done % config.log_every == 0 or last or done == 1 or skipped:
+                row = {"loss": loss, "learning_rate": rate, "grad_norm": norm} | ({"skipped": True} if skipped else {})
+                write(done, row, timing)
             if done % config.evaluate_every == 0 or last:
                 started = time.monotonic()
                 model.eval()
                 figures = task.validate()
-                if metrics:
-                    metrics.write(done, done * task.tokens_per_step, figures, time.monotonic() - started)
+                write(done, figures, {"seconds": time.monotonic() - started})
                 shown = [f"{name} {value:.3f}" for name, value in figures.items() if isinstance(value, float)]
                 bar.print(f"step {done}: {', '.join(shown)}")
             if config.sample_every and (done % config.sample_every == 0) and not last:
                 bar.print(f"step {done}: {task.sample(done)}")
             if done % config.save_every == 0 or last or stopping:
-                save(done)
+                saver.save(done)
             if stopping:
+                saver.wait()
                 bar.print(f"stopped and saved at step {done}; the same command goes on from there")
                 raise KeyboardInterrupt
+            started = time.monotonic()
     if first == task.num_steps:
-        save(first)
+        saver.save(first)
+    saver.wait()
+
+
+def ahead(batch: Callable[[int], Batch], steps: range) -> Iterator[tuple[int, Batch]]:
+    """Each step with its batch, which a thread makes while the step before is taken."""
+    with ThreadPoolExecutor(1, "batches") as pool:
+        coming = pool.submit(batch, steps[0]) if steps else None
+        for step in steps:
+            assert coming is not None
+            ready = coming.result()
+            coming = pool.submit(batch, step + 1) if step + 1 in steps else None
+            yield step, ready
+
+
+def note(loss: float, norm: float, rate: float, timing: dict[str, float]) -> str:
+    """The end of the status line."""
+    parts = [f"loss {loss:.3f}", f"norm {norm:.2f}", f"rate {rate:.1e}", f"{timing['tokens_per_second']:,.0f} tokens/s"]
+    parts += [f"MFU {timing['mfu']:.0%}"] if "mfu" in timing else []
+    return ", ".join([*parts, f"{timing['memory_gib']:.1f} GiB"])
+
+
+def sound(loss: float, norm: float, optim: OptimConfig) -> bool:
+    """Whether a batch with this loss and gradient norm is to change the weights."""
+    return math.isfinite(loss + norm) and (not optim.skip_norm or norm <= optim.skip_norm)
 
 
 def take_step(
@@ -130,7 +163,7 @@ def take_step(
     """One optimizer step over this process's rows, in portions; returns loss a token and gradient norm before it.
 
     Gradients are those of the loss summed over all tokens, divided by their number: portions of unequal length count by
-    their tokens. Where loss or norm are not finite, the weights are left as they are.
+    their tokens. Where loss and norm are not `sound`, the weights are left as they are.
     """
     model.train()
     sums = torch.zeros(2, device=world.device)  # of the loss, and of the tokens
@@ -143,11 +176,13 @@ def take_step(
             sums += torch.stack((loss_sum.detach(), num_tokens))
     loss, count = total(sums, world).tolist()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    torch._foreach_div_(gradients, count / world.size)  # they are averages over the processes
-    norm = whole(torch.nn.utils.get_total_norm(gradients)).item()
+    for alike in by_mesh(gradients):
+        torch._foreach_div_(alike, count / world.data_size)  # they are averages over the processes
+    norm = gradient_norm(gradients)
     if optim.clip_norm:
-        torch._foreach_mul_(gradients, min(1.0, optim.clip_norm / (norm + 1e-6)))
-    if math.isfinite(norm + loss):
+        for alike in by_mesh(gradients):
+            torch._foreach_mul_(alike, min(1.0, optim.clip_norm / (norm + 1e-6)))
+    if sound(loss / count, norm, optim):
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -171,6 +206,12 @@ def move(batch: Batch, device: torch.device) -> Batch:
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
+def recompute_layers(model: GPTNeoX, number: int) -> None:
+    """Makes the first layers keep their input only, and compute the rest again for their gradient."""
+    for layer in list(model.gpt_neox.layers)[:number]:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+
+
 def compile_layers(model: GPTNeoX, config: TrainConfig) -> None:
     """torch.compile, layer by layer: they are all alike, so that one compilation serves all."""
     if config.compile == "on" or (config.compile == "auto" and model.device.type == "cuda"):
@@ -180,7 +221,10 @@ def compile_layers(model: GPTNeoX, config: TrainConfig) -> None:
 
 @contextmanager
 def interrupts() -> Iterator[list[int]]:
-    """A list that Ctrl-C and SIGTERM append to, so that the step at hand is finished; a second one stops at once."""
+    """A list that Ctrl-C, SIGTERM and SIGUSR1 append to, so that the step at hand is finished; a second stops at once.
+
+    SIGUSR1 is what Slurm sends before its time limit, where asked to (`--signal=USR1@300`).
+    """
     received: list[int] = []
 
     def note(number: int, _frame: object) -> None:
@@ -188,7 +232,7 @@ def interrupts() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         received.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield received
     finally:

@@ -16,16 +16,21 @@ CHUNK_BYTES = {"cuda": 1 << 28, "cpu": 1 << 23}
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float) -> Tensor:
         head = weight.to(hidden.dtype)
         losses = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         for part in _slices(targets, weight):
-            log_p = F.log_softmax(hidden[part] @ head.T, dim=1, dtype=torch.float32)  # (rows, V)
+            logits = hidden[part] @ head.T  # (rows, V)
+            log_p = F.log_softmax(logits, dim=1, dtype=torch.float32)
             wanted = targets[part, None].clamp(min=0)
             losses[part] = -log_p.gather(1, wanted)[:, 0]
             grad = log_p.exp_()  # softmax
+            if z_loss:
+                log_sum = logits.float().logsumexp(dim=1, keepdim=True)
+                losses[part] += z_loss * log_sum[:, 0] ** 2
+                grad *= 1 + 2 * z_loss * log_sum
             grad.scatter_add_(1, wanted, grad.new_full(wanted.shape, -1.0))
             grad[targets[part] < 0] = 0.0
             grad = grad.to(hidden.dtype)
@@ -37,21 +42,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return losses.sum()
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
         scale = grad_outputs[0]
-        return grad_hidden * scale, None if grad_weight is None else grad_weight * scale, None
+        return grad_hidden * scale, None if grad_weight is None else grad_weight * scale, None, None
 
 
-def next_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def next_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
     """Sum over tokens of −log p(target), in nats, as a float32 scalar to be differentiated.
 
     Args:
         hidden: (N, C) what the head reads.
         weight: (V, C) the head, `embed_out.weight`.
         targets: (N,) ids; −1 where nothing is to be predicted.
+        z_loss: adds this times (log Σ exp logits)² of each token, which keeps logits near 0 (arXiv 2204.02311).
     """
-    return _LinearCrossEntropy.apply(hidden, weight, targets)
+    return _LinearCrossEntropy.apply(hidden, weight, targets, z_loss)
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
-"""metrics.jsonl: what a run measured, a row a line; readable while it grows, and after a kill."""
+"""metrics.jsonl: what a run measured, a row a line; readable while it grows, and after a kill. And others, on request."""
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,26 @@ from janeox.errors import JaneoxError
 
 
 class Metrics:
-    """metrics.jsonl, cut back to the step that a run goes on from, and then appended to."""
+    """metrics.jsonl, cut back to the step that a run goes on from, and then appended to.
 
-    def __init__(self, file: Path, first: int):
+    Args:
+        log_to: tensorboard, wandb: where the rows go besides.
+
+    Raises:
+        JaneoxError: a package that `log_to` needs is not installed.
+    """
+
+    def __init__(self, file: Path, first: int, log_to: tuple[str, ...] = ()):
         self.file = file
         kept = [row for row in read_metrics(file) if row["step"] <= first] if file.exists() else []
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        self._others = [{"tensorboard": _tensorboard, "wandb": _wandb}[name](file.parent, first) for name in log_to]
 
-    def write(self, step: int, tokens: int, figures: dict[str, Any], seconds: float) -> None:
-        timing = {"seconds": round(seconds, 3), "at": round(time.time())}
-        row = {"step": step, "tokens": tokens, **figures, "time": timing}
+    def write(self, step: int, tokens: int, figures: dict[str, Any], timing: dict[str, float]) -> None:
+        """`timing` and the time of day are the fields of "time", the only ones that differ between two equal runs."""
+        rounded = {name: round(value, 4) for name, value in timing.items()}
+        row = {"step": step, "tokens": tokens, **figures, "time": rounded | {"at": round(time.time())}}
         try:
             with open(self.file, "a", encoding="utf-8") as out:
                 out.write(json.dumps(row) + "\n")
@@ -27,6 +37,32 @@ class Metrics:
             raise JaneoxError(
                 f"{self.file}: cannot be written ({error.strerror}); free some space and go on"
             ) from error
+        for write in self._others:
+            write(step, {name: value for name, value in (figures | timing).items() if isinstance(value, (int, float))})
+
+
+def _tensorboard(folder: Path, first: int) -> Callable[[int, dict[str, float]], None]:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise JaneoxError("train.log_to = tensorboard needs it: pip install 'janeox[track]'") from error
+    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first + 1)
+
+    def write(step: int, figures: dict[str, float]) -> None:
+        for name, value in figures.items():
+            writer.add_scalar(name, value, step)
+        writer.flush()
+
+    return write
+
+
+def _wandb(folder: Path, first: int) -> Callable[[int, dict[str, float]], None]:
+    try:
+        import wandb
+    except ImportError as error:
+        raise JaneoxError("train.log_to = wandb needs it: pip install 'janeox[track]'") from error
+    run = wandb.init(project="janeox", name=folder.name, id=folder.name, dir=str(folder), resume="allow")
+    return lambda step, figures: run.log(figures, step=step)
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:

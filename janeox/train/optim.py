@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from janeox.config import OptimConfig
-from janeox.train.parallel import cut_like, whole
+from janeox.train.parallel import by_mesh, cut_like, whole
 
 # Coefficients of the quintic Newton-Schulz iteration (Keller Jordan, "Muon", 2024): steep at 0, so that five rounds
 # bring all singular values near 1.
@@ -78,7 +78,11 @@ def build(model: nn.Module, config: OptimConfig, head_dim: int) -> list[torch.op
             decayed.append(parameter)
         else:
             (fused if "query_key_value" in name else matrices).append(parameter)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [
+        {"params": group, "weight_decay": decay}
+        for parameters, decay in ((decayed, config.weight_decay), (plain, 0.0))
+        for group in by_mesh(parameters)
+    ]
     betas = (config.beta1, config.beta2)
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.eps, fused=True)

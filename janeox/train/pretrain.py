@@ -22,15 +22,18 @@ from janeox.settings.train import Pretrain
 from janeox.tokenizer import Tokenizer
 from janeox.train.loop import Task, train
 from janeox.train.loss import next_token_loss
-from janeox.train.parallel import World, check_rows, join, shard
+from janeox.train.parallel import World, check_heads, check_rows, cut_like, join, shard
 from janeox.train.plot import plot_run
 
 # Settings that may change between two starts of one run: they move or show the work, and do not change its result.
-FREE = {"train.device", "train.compile", "train.save_every", "train.evaluate_every", "train.sample_every",
+FREE = {"train.device", "train.compile", "train.tensor_parallel", "train.recompute_layers", "data.micro_batch_rows",
+        "train.keep", "train.log_to", "train.save_every", "train.evaluate_every", "train.sample_every",
         "train.sample_prompt", "train.log_every", "out", "shards", "tokenizer_folder"}  # fmt: skip
 
 
-def next_token_objective(model: GPTNeoX, rows: Tensor, separate: bool = False) -> tuple[Tensor, Tensor]:
+def next_token_objective(
+    model: GPTNeoX, rows: Tensor, separate: bool = False, z_loss: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Summed loss of predicting tokens 1 … T of rows (B, T + 1) from those before, and their number.
 
     With `separate`, tokens attend to their own document only. The end-of-text token begins the document after it: its
@@ -39,7 +42,7 @@ def next_token_objective(model: GPTNeoX, rows: Tensor, separate: bool = False) -
     inputs, targets = rows[:, :-1], rows[:, 1:].flatten()
     documents = (inputs == model.config.eos_token_id).cumsum(1) if separate else None
     hidden = model.hidden(inputs, documents=documents).flatten(0, 1)
-    loss = next_token_loss(hidden, model.embed_out.weight, targets)
+    loss = next_token_loss(hidden, model.embed_out.weight, targets, z_loss)
     return loss, torch.tensor(float(len(targets)), device=rows.device)
 
 
@@ -54,16 +57,20 @@ def run_pretrain(settings: Pretrain) -> None:
     shards = Shards(settings.shards or out / "shards")
     tokenizer = load_tokenizer(settings.tokenizer_folder, out)
     _check_fit(settings, shards, tokenizer)
-    world = join(settings.train.device)
+    check_heads(settings.model, settings.train.tensor_parallel)
+    world = join(settings.train.device, settings.train.tensor_parallel)
     rows = data.batch_tokens // data.sequence_length
     check_rows(rows, world)
     _check_same_run(settings, world)
     batches = Batches(shards, data.weights, data.sequence_length, rows, settings.train.seed)
     device = world.device
     generator = torch.Generator().manual_seed(settings.train.seed)
-    model = GPTNeoX(settings.model).initialize(generator).to(device)
+    model = GPTNeoX(settings.model)
+    if world.mesh is None:
+        model.to(device)
     num_parameters = sum(p.numel() for p in model.parameters())
-    shard(model, world)
+    shard(model, world, settings.train.dtype)
+    model.initialize(generator, settings.train.init, part=cut_like)  # matrix by matrix: nobody holds the whole model
     num_steps = max(1, settings.train.tokens // data.batch_tokens)
     entropy = unigram_entropy(shards)
     lm = LM(model, tokenizer)
@@ -87,13 +94,14 @@ def run_pretrain(settings: Pretrain) -> None:
     task = Task(
         model=model,
         tokenizer=tokenizer,
-        batch=lambda step: torch.from_numpy(batches.batch(step, world.rank, world.size)),
-        objective=partial(next_token_objective, separate=data.separate_documents),
+        batch=lambda step: torch.from_numpy(batches.batch(step, world.data_rank, world.data_size)),
+        objective=partial(next_token_objective, separate=data.separate_documents, z_loss=settings.optim.z_loss),
         validate=validate,
         sample=sample,
         data=hashlib.sha256((shards.folder / MANIFEST).read_bytes()).hexdigest()[:16],
         num_steps=num_steps,
         tokens_per_step=data.batch_tokens,
+        sequence_length=data.sequence_length,
         world=world,
     )
     train(out, task, settings.optim, settings.train, data.micro_batch_rows)
