@@ -82,7 +82,8 @@ VERBS = {
         "a model in 8 or 4 bits, and what that costs",
         positional="folder",
     ),
-    "plot": Verb(train.Plot, "janeox.train.plot:run_plot", "draws the loss of a run", positional="run"),
+    "plot": Verb(train.Plot, "janeox.train.plot:run_plot", "draws the loss of runs", positional="run"),
+    "plan": Verb(train.Plan, "janeox.train.plan:run_plan", "memory and time that a recipe needs on GPUs"),
 }
 
 

@@ -1,5 +1,6 @@
 """Where a model runs and in what precision."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -45,6 +46,13 @@ def pick_dtype(name: str, device: torch.device, stored: torch.dtype = torch.floa
     if dtype is None:
         raise JaneoxError(f"dtype {name!r}: use auto, float32, float16 or bfloat16")
     return dtype
+
+
+def device_memory(device: torch.device) -> int:
+    """Bytes of the GPU's memory, or of main memory."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def bfloat16_products(name: str, device: torch.device) -> bool:

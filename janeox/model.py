@@ -195,10 +195,10 @@ class GPTNeoX(nn.Module):
     ) -> "GPTNeoX":
         """Random weights: normal, biases 0, norms 1. Their spread, by `scheme`:
 
-        gpt2: `initializer_range`, and 1/√(2·layers) of it in the two matrices of each layer that write into the residual
-        stream, so that it does not grow with depth (GPT-2, section 2.3). hf: `initializer_range` in all, as transformers
-        does. neox: √(2/5C) ("small init", arXiv 1910.05895), and 2/(L·√C) in those that write into the residual stream
-        ("wang init"), as GPT-NeoX-20B and Pythia (arXiv 2204.06745).
+        gpt2: `initializer_range`, and 1/√(2·layers) of it in the two matrices of each layer that write into the
+        residual stream, so that it does not grow with depth (GPT-2, section 2.3). hf: `initializer_range` in all, as
+        transformers does. neox: √(2/5C) ("small init", arXiv 1910.05895), and 2/(L·√C) in those that write into the
+        residual stream ("wang init"), as GPT-NeoX-20B and Pythia (arXiv 2204.06745).
 
         Args:
             part: (whole values, parameter) → what of the values is this process's to keep, where it holds a part only.

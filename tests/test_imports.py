@@ -22,14 +22,18 @@ ORDER = [
     *package("tokenizer", "doctor gguf report train"),
     *package("data", "shards tokenize batches"),
     "device", "weights", "cache", "attention", "model",
-    *package("train", "metrics cost loss parallel optim checkpoint"),
+    *package("train", "metrics cost memory loss parallel optim checkpoint"),
     *package("evaluate", "score rival published scaling"),
     *package("engine", "backend packing packed_file native_library native_backend limits"),
     *package("engine", "torch_backend sampling stop lookup text engine"),
     *package("evaluate", "backend"),
     "lm",
+<<<<<<< HEAD
     *package("train", "loop plot pretrain"),
     *package("evaluate", "harness tasks.data tasks.answers tasks_command"),
+=======
+    *package("train", "loop plot plan pretrain"),
+>>>>>>> 82041b0 (janeox plan: memory by part, what fits, how long; plots of several runs; kills, kept saves, recomputation and skipped batches in the tests)
     *package("engine", "command"),
     *package("evaluate", "command reference page compare"),
     *package("engine", "quantize bench"),

@@ -110,3 +110,35 @@ def test_schedules():
         assert rates[-1] == pytest.approx(0.1) and rates[10:] == sorted(rates[10:], reverse=True)
         assert learning_rate(0, 1, config) > 0
     assert rates[10:80] == pytest.approx([rates[9]] * 70)  # wsd stays
+
+
+def test_z_loss_adds_the_squared_log_sum():
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(9, 16, requires_grad=True), torch.randn(50, 16, requires_grad=True)
+    targets = torch.randint(0, 50, (9,))
+    targets[3] = -1
+    logits = hidden @ weight.T
+    squares = logits.logsumexp(1)[targets >= 0] ** 2
+    expected = F.cross_entropy(logits, targets, ignore_index=-1, reduction="sum") + 0.1 * squares.sum()
+    wanted = torch.autograd.grad(expected, (hidden, weight))
+    ours = loss.next_token_loss(hidden, weight, targets, 0.1)
+    assert torch.allclose(ours, expected, rtol=1e-6)
+    for mine, reference in zip(torch.autograd.grad(ours, (hidden, weight)), wanted, strict=True):
+        assert torch.allclose(mine, reference, atol=1e-4)
+
+
+def test_first_weights_have_the_spread_of_their_scheme():
+    config = GPTNeoXConfig(500, 64, 6, 4, 256)
+    spreads = {"gpt2": (0.02, 0.02 / 12**0.5), "hf": (0.02, 0.02), "neox": ((2 / (5 * 64)) ** 0.5, 2 / (6 * 8))}
+    for scheme, (inside, into_residual) in spreads.items():
+        model = GPTNeoX(config).initialize(torch.Generator().manual_seed(0), scheme)
+        layer = model.gpt_neox.layers[3]
+        for matrix in (
+            model.embed_out,
+            model.gpt_neox.embed_in,
+            layer.attention.query_key_value,
+            layer.mlp.dense_h_to_4h,
+        ):
+            assert matrix.weight.std().item() == pytest.approx(inside, rel=0.05)
+        for matrix in (layer.attention.dense, layer.mlp.dense_4h_to_h):
+            assert matrix.weight.std().item() == pytest.approx(into_residual, rel=0.05)

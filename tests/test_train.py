@@ -1,16 +1,20 @@
 """The loop: exact resume after kill -9, signals, portions of a batch, and steps that are not finite."""
 
+import multiprocessing
+import random
 import shutil
 import signal
 import time
 
 import pytest
 import torch
+import torch.distributed.checkpoint
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from janeox import JaneoxError
 from janeox.config import GPTNeoXConfig, OptimConfig, TrainConfig
 from janeox.model import GPTNeoX
-from janeox.train.loop import take_step
+from janeox.train.loop import recompute_layers, sound, take_step
 from janeox.train.metrics import Metrics, read_metrics
 from janeox.train.optim import build
 from janeox.train.parallel import World
@@ -165,3 +169,85 @@ def test_metrics_survive_a_cut_line_and_name_a_damaged_one(tmp_path):
     file.write_text('{"step": 1}\nrubbish\n{"step": 3}\n')
     with pytest.raises(JaneoxError, match=r"metrics\.jsonl:2"):
         read_metrics(file)
+
+
+def saved_step(run):
+    state = {"step": 0}
+    torch.distributed.checkpoint.load(state, checkpoint_id=run / "state", no_dist=True)
+    return state["step"]
+
+
+def test_20_kills_at_random_moments(prepared, tmp_path):
+    """None leaves a folder that does not load, or loses more than the steps since the save before the one at work."""
+    long = ("train.tokens=76800", "train.save_every=2", "train.evaluate_every=300")  # 300 steps
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    pick, fork, kills = random.Random(0), multiprocessing.get_context("fork"), []
+    fresh(prepared, whole)
+    assert janeox("pretrain", prepared, *long, "--out", whole).returncode == 0
+    fresh(prepared, run)
+    for _ in range(20):
+        rows = len(metrics(run)) if (run / "metrics.jsonl").exists() else 0
+        child = fork.Process(target=janeox, args=("pretrain", prepared, *long, "--out", run))
+        child.start()
+        for _ in range(6000):  # it is at work: its rows grow
+            if not child.is_alive() or ((run / "metrics.jsonl").exists() and len(metrics(run)) > rows):
+                break
+            time.sleep(0.005)
+        time.sleep(pick.uniform(0, 0.2))
+        child.kill()
+        child.join()
+        last = metrics(run)[-1]["step"]
+        kills.append(last)
+        if (run / "state").exists():
+            assert last - saved_step(run) <= 4
+            GPTNeoX.from_pretrained(run / "model")
+        else:
+            assert last <= 4
+    assert len(set(kills)) > 10 and not same_weights(whole, run)
+    assert janeox("pretrain", prepared, *long, "--out", run).returncode == 0
+    assert metrics(run) == metrics(whole) and same_weights(whole, run)
+
+
+def test_only_the_last_saves_are_kept_and_each_can_be_gone_on_from(prepared, tmp_path):
+    run = tmp_path / "run"
+    fresh(prepared, run)
+    assert janeox("pretrain", prepared, "train.keep=2", "train.log_to", "tensorboard", "--out", run).returncode == 0
+    assert sorted(folder.name for folder in (run / "kept").iterdir()) == ["step-00000015", "step-00000020"]
+    assert GPTNeoX.from_pretrained(run / "kept/step-00000015/model").config.vocab_size == 2000
+    shutil.rmtree(run / "state")
+    (run / "kept/step-00000015/state").rename(run / "state")
+    assert janeox("pretrain", prepared, "--out", run).returncode == 0
+    assert same_weights(prepared.parent / "run", run)
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    logged = {event.step: event.value for event in events.Scalars("loss")}
+    assert logged == pytest.approx({row["step"]: row["loss"] for row in metrics(run) if "loss" in row})
+
+
+def test_what_cannot_fit_is_said_before_the_first_step(prepared, tmp_path):
+    run = tmp_path / "run"
+    fresh(prepared, run)
+    done = janeox("pretrain", prepared, "model.num_hidden_layers=100000", "model.hidden_size=4096", "--out", run)
+    assert done.returncode == 1 and "a step needs about" in done.stderr and "too few; no micro-batch" in done.stderr
+
+
+def test_recomputed_layers_give_the_same_step():
+    losses = []
+    for number in (0, 1, 2):
+        model, rows = model_and_rows()
+        recompute_layers(model, number)
+        optim = OptimConfig()
+        optimizers = build(model, optim, model.config.head_dim)
+        config = TrainConfig(dtype="float32")
+        losses.append(take_step(model, optimizers, next_token_objective, rows, 6, 0.01, optim, config, ALONE))
+    assert losses[0] == losses[1] == losses[2]
+
+
+def test_a_batch_with_a_huge_gradient_is_left_out():
+    model, rows = model_and_rows()
+    optim = OptimConfig(skip_norm=1e-3)
+    optimizers = build(model, optim, model.config.head_dim)
+    before = model.embed_out.weight.detach().clone()
+    loss, norm = take_step(
+        model, optimizers, next_token_objective, rows, 6, 0.01, optim, TrainConfig(dtype="float32"), ALONE
+    )
+    assert norm > 1e-3 and not sound(loss, norm, optim) and torch.equal(model.embed_out.weight, before)

@@ -1,6 +1,6 @@
 """Run by torchrun in test_parallel.py: several runs of `janeox pretrain`, one after the other, in the same processes.
 
-    torchrun … tests/together.py JSON: a list of argument lists
+torchrun … tests/together.py JSON: a list of argument lists
 """
 
 import json

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from janeox.config import DataConfig, GPTNeoXConfig, OptimConfig, TrainConfig
 
@@ -24,7 +25,24 @@ class Pretrain:
 
 @dataclass
 class Plot:
-    """metrics.jsonl → loss.png, also while the run goes on."""
+    """metrics.jsonl → a picture of the loss, also while a run goes on; several runs over each other."""
 
-    run: Path = Path("runs/run")
-    """Folder of the run."""
+    run: tuple[Path, ...] = (Path("runs/run"),)
+    """Folders of the runs, also as bare arguments."""
+    picture: Path | None = None
+    """Where the PNG goes; none: loss.png in the run's folder, or here where there are several."""
+
+
+@dataclass
+class Plan:
+    """What a recipe needs of GPUs: memory by part, what fits, and how long it takes. Starts nothing."""
+
+    gpu: Literal["h100", "h200", "a100"] = "h100"
+    """Which GPUs."""
+    num_gpus: int = 1
+    """How many, 8 a machine."""
+    mfu: float | None = None
+    """Share of the peak to reckon with; none: what was measured for a plain PyTorch model of this size."""
+    model: GPTNeoXConfig = field(default_factory=GPTNeoXConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)

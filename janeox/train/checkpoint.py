@@ -59,11 +59,10 @@ class Saver:
             JaneoxError: the save before failed: the disk is full or cannot be written.
         """
         self.wait()
-        weights = whole_weights(self.model)
         state = _state(self.model, self.optimizers, step, self.data)
-        if self.world.device.type == "cpu":  # else they have left the device already, and are copies
-            weights = {name: tensor.detach().clone() for name, tensor in weights.items()}
+        if self.world.device.type == "cpu":  # else it has left the device already, and is a copy
             state = tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), state)
+        weights = state["model"] if self.world.mesh is None else whole_weights(self.model)
         self._thread = threading.Thread(target=self._write, args=(step, weights, state), name="save")
         self._thread.start()
 

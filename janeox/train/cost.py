@@ -19,7 +19,7 @@ def matrix_parameters(config: GPTNeoXConfig) -> int:
 
 def num_parameters(config: GPTNeoXConfig) -> int:
     C, M = config.hidden_size, config.intermediate_size
-    biases = 4 * C + C if config.attention_bias else 0
+    biases = 4 * C if config.attention_bias else 0
     small = config.num_hidden_layers * (biases + M + C + 4 * C) + 2 * C
     embedding = 0 if config.tie_word_embeddings else config.vocab_size * C
     return matrix_parameters(config) + embedding + small

@@ -1,4 +1,4 @@
-"""metrics.jsonl: what a run measured, a row a line; readable while it grows, and after a kill. And others, on request."""
+"""metrics.jsonl: what a run measured, a row a line; readable while it grows, and after a kill; others on request."""
 
 import json
 import time

@@ -1,9 +1,9 @@
 """Several processes, as torchrun starts them: who is who, and the model cut among them. With one process, nothing.
 
 They form a grid, data × model. Along `data`, each reads its own rows of a batch and holds a part of every matrix, its
-gradient and its optimizer state (FSDP2, arXiv 2304.11277). Along `model`, all read the same rows, and each computes some
-of the heads and of the hidden units of the MLP (tensor parallelism, arXiv 1909.08053). FSDP2 averages gradients over
-`data`; the loop multiplies by its size and divides by the tokens of all.
+gradient and its optimizer state (FSDP2, arXiv 2304.11277). Along `model`, all read the same rows, and each computes
+some of the heads and of the hidden units of the MLP (tensor parallelism, arXiv 1909.08053). FSDP2 averages gradients
+over `data`; the loop multiplies by its size and divides by the tokens of all.
 """
 
 import os
@@ -154,9 +154,7 @@ def cut_like(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def whole_weights(model: GPTNeoX) -> dict[str, Tensor]:
-    """All weights by name, put together on every process, in main memory where they were cut."""
-    if not isinstance(model, FSDPModule):
-        return model.state_dict()
+    """All weights by name, put together on every process, in main memory."""
     return {name: whole(tensor.detach()).cpu() for name, tensor in model.state_dict().items()}
 
 

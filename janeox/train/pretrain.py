@@ -12,7 +12,7 @@ from janeox.atomic import new_file
 from janeox.data.batches import Batches
 from janeox.data.shards import MANIFEST, Shards
 from janeox.data.tokenize import load_tokenizer
-from janeox.device import autocast
+from janeox.device import autocast, bfloat16_products, device_memory
 from janeox.errors import JaneoxError
 from janeox.evaluate.score import Score, score_shards, unigram_entropy
 from janeox.lm import LM
@@ -22,8 +22,9 @@ from janeox.settings.train import Pretrain
 from janeox.tokenizer import Tokenizer
 from janeox.train.loop import Task, train
 from janeox.train.loss import next_token_loss
+from janeox.train.memory import check_fits
 from janeox.train.parallel import World, check_heads, check_rows, cut_like, join, shard
-from janeox.train.plot import plot_run
+from janeox.train.plot import plot_runs
 
 # Settings that may change between two starts of one run: they move or show the work, and do not change its result.
 FREE = {"train.device", "train.compile", "train.tensor_parallel", "train.recompute_layers", "data.micro_batch_rows",
@@ -65,6 +66,8 @@ def run_pretrain(settings: Pretrain) -> None:
     batches = Batches(shards, data.weights, data.sequence_length, rows, settings.train.seed)
     device = world.device
     generator = torch.Generator().manual_seed(settings.train.seed)
+    bfloat16 = bfloat16_products(settings.train.dtype, device)
+    check_fits(settings.model, data, settings.train, world.size, device_memory(device), device.type, bfloat16)
     model = GPTNeoX(settings.model)
     if world.mesh is None:
         model.to(device)
@@ -106,7 +109,7 @@ def run_pretrain(settings: Pretrain) -> None:
     )
     train(out, task, settings.optim, settings.train, data.micro_batch_rows)
     if world.is_first:
-        plot_run(out, out / "loss.png", unigram_entropy=entropy or None)
+        plot_runs([out], out / "loss.png", unigram_entropy=entropy or None)
 
 
 def figures(scores: dict[str, Score]) -> dict[str, Any]:

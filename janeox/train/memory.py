@@ -1,0 +1,124 @@
+"""What a training step holds in memory, by part, from a recipe alone: nothing is built, so it costs nothing.
+
+Activations are counted tensor by tensor as autograd keeps them (`tests/test_plan.py` compares with what it really
+keeps). torch.compile keeps fewer; how many is not known here, so the figures are those without it.
+"""
+
+from dataclasses import dataclass
+
+from janeox.config import DataConfig, GPTNeoXConfig, TrainConfig
+from janeox.errors import JaneoxError
+from janeox.train.cost import num_parameters
+
+GIB = 2**30
+USABLE = 0.92  # share of a device's memory; the rest goes to the allocator's gaps, kernels' workspace and the context
+LOGITS = {"cuda": 1 << 28, "cpu": 1 << 23}  # bytes of float32 logits at a time, see loss.py
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a step is divided.
+
+    Attributes:
+        processes: all of them; `tensor_parallel` divide each layer, the others divide the rows.
+        rows: of a micro-batch.
+        recompute: layers whose activations are computed again.
+    """
+
+    processes: int
+    tensor_parallel: int
+    rows: int
+    recompute: int
+
+    @property
+    def data(self) -> int:
+        return self.processes // self.tensor_parallel
+
+
+def memory(
+    config: GPTNeoXConfig, length: int, layout: Layout, accumulates: bool, bfloat16: bool = True, device: str = "cuda"
+) -> dict[str, float]:
+    """Bytes a process, by part; their sum is the peak, in the backward pass of a micro-batch.
+
+    Args:
+        accumulates: whether a step has several micro-batches.
+        bfloat16: whether products are in bfloat16; weights, gradients and optimizer state are float32 in any case.
+    """
+    C, L, V = config.hidden_size, config.num_hidden_layers, config.vocab_size
+    tp, item = layout.tensor_parallel, 2 if bfloat16 else 4
+    total = num_parameters(config)
+    around = total - L * layer_parameters(config)  # embedding, head, last norm
+    whole = L * layer_parameters(config) / tp + around  # what one process would hold without FSDP
+    tokens = layout.rows * length
+    layer = tokens * activation_bytes(config, tp, item)
+    inputs = tokens * C * item
+    kept = (L - layout.recompute) * layer + layout.recompute * inputs + (layer if layout.recompute else 0)
+    if layout.data > 1:  # gathered for the layer at work and the next one; the rest of the model around them stays
+        copies = item * (2 * layer_parameters(config) / tp + around)
+        gradients = 4 * whole if accumulates else 4 * (whole / layout.data + layer_parameters(config) / tp)
+    else:
+        copies, gradients = (2 * whole if bfloat16 else 0), 4 * whole
+    return {
+        "weights": 4 * whole / layout.data,
+        "gradients": gradients,
+        "optimizer state": 8 * whole / layout.data,
+        "weights to compute with": copies,
+        "activations": kept,
+        "head and loss": 4 * V * C + 3 * LOGITS[device] + 3 * tokens * C * item,
+    }
+
+
+def layer_parameters(config: GPTNeoXConfig) -> int:
+    one, none = (num_parameters(_with_layers(config, n)) for n in (2, 1))
+    return one - none
+
+
+def _with_layers(config: GPTNeoXConfig, layers: int) -> GPTNeoXConfig:
+    return GPTNeoXConfig(**(vars(config) | {"num_hidden_layers": layers}))
+
+
+def activation_bytes(config: GPTNeoXConfig, tensor_parallel: int, item: int) -> float:
+    """What autograd keeps of one layer, a token: 4 tensors of C that all processes have (the stream before each norm,
+    and the norms' results); divided, 7 of C (qkv, rotated q and k, the attention twice) and 2 of M; and statistics.
+    """
+    C, M, H = config.hidden_size, config.intermediate_size, config.num_attention_heads
+    return item * (4 * C + (7 * C + 2 * M) / tensor_parallel) + 16 + 4 * H / tensor_parallel
+
+
+def fitting(
+    config: GPTNeoXConfig, data: DataConfig, processes: int, tensor_parallel: int, available: float
+) -> Layout | None:
+    """The layout that fits and computes the least again, of those the one with the largest micro-batch; or none."""
+    share = data.batch_tokens // data.sequence_length // max(1, processes // tensor_parallel)
+    sizes = [rows for rows in (32, 16, 8, 4, 2, 1) if rows <= share and share % rows == 0]
+    full = [rows for rows in sizes if rows * data.sequence_length >= 4096] or sizes[:1]  # enough to keep a GPU busy
+    for wanted in (full, sizes):
+        for recompute in range(config.num_hidden_layers + 1):
+            for rows in wanted:
+                layout = Layout(processes, tensor_parallel, rows, recompute)
+                parts = memory(config, data.sequence_length, layout, accumulates=rows < share)
+                if sum(parts.values()) <= USABLE * available:
+                    return layout
+    return None
+
+
+def check_fits(
+    config: GPTNeoXConfig, data: DataConfig, train: TrainConfig, processes: int, available: float, device: str,
+    bfloat16: bool,
+) -> None:  # fmt: skip
+    """Raises JaneoxError where a step needs more memory than there is; says how much more, and what would fit."""
+    rows = data.batch_tokens // data.sequence_length // (processes // train.tensor_parallel)
+    layout = Layout(processes, train.tensor_parallel, min(rows, data.micro_batch_rows), train.recompute_layers)
+    needed = sum(memory(config, data.sequence_length, layout, layout.rows < rows, bfloat16, device).values())
+    if needed <= available:
+        return
+    better = fitting(config, data, processes, train.tensor_parallel, available)
+    advice = (
+        f"data.micro_batch_rows={better.rows} train.recompute_layers={better.recompute} would fit"
+        if better
+        else "no micro-batch does; use more GPUs (`janeox plan` says how many) or a smaller model"
+    )
+    raise JaneoxError(
+        f"a step needs about {needed / GIB:.1f} GiB, and there are {available / GIB:.1f}: "
+        f"{(needed - available) / GIB:.1f} too few; {advice}"
+    )
