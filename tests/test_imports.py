@@ -28,12 +28,8 @@ ORDER = [
     *package("engine", "torch_backend sampling stop lookup text engine"),
     *package("evaluate", "backend"),
     "lm",
-<<<<<<< HEAD
-    *package("train", "loop plot pretrain"),
-    *package("evaluate", "harness tasks.data tasks.answers tasks_command"),
-=======
     *package("train", "loop plot plan pretrain"),
->>>>>>> 82041b0 (janeox plan: memory by part, what fits, how long; plots of several runs; kills, kept saves, recomputation and skipped batches in the tests)
+    *package("evaluate", "harness tasks.data tasks.answers tasks_command"),
     *package("engine", "command"),
     *package("evaluate", "command reference page compare"),
     *package("engine", "quantize bench"),

@@ -50,7 +50,8 @@ def runs(alone):
     together(4, four)
     two = [run("muon", "fsdp-2"), run("adamw", "tp-2", SPLIT), run("muon", "grid-to-tp-2", SPLIT)]
     two.insert(2, state("grid", "grid-to-tp-2"))
-    together(2, [*two, state("fsdp-4", "fsdp-4-to-2"), run("adamw", "fsdp-4-to-2")])
+    two += [state("fsdp-4", "fsdp-4-to-2"), run("adamw", "fsdp-4-to-2")]
+    together(2, [*two, run("adamw", "bfloat16", SPLIT, "train.dtype=bfloat16", "train.tokens=1280")])
     arguments = run("muon", "grid-to-1")
     shutil.copytree(*state("grid", "grid-to-1")[1:])
     assert janeox(*arguments).returncode == 0
@@ -100,6 +101,14 @@ def test_the_same_run_as_alone(runs, name, reference):
     weights = [GPTNeoX.from_pretrained(runs / folder / "model").state_dict() for folder in (name, reference)]
     for key, mine in weights[0].items():
         assert torch.allclose(mine, weights[1][key], atol=2e-4), key
+
+
+def test_weights_that_travel_in_bfloat16_give_nearly_the_same(runs):
+    rows = [row for row in metrics(runs / "bfloat16") if "loss" in row]
+    expected = [row for row in metrics(runs / "adamw") if "loss" in row]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+    assert rows[0]["loss"] == pytest.approx(expected[0]["loss"], rel=1e-3) != expected[0]["loss"]
+    assert rows[-1]["loss"] < rows[0]["loss"]
 
 
 def test_numbers_that_do_not_divide_are_errors(monkeypatch, alone):
