@@ -107,7 +107,7 @@ def test_weights_that_travel_in_bfloat16_give_nearly_the_same(runs):
     rows = [row for row in metrics(runs / "bfloat16") if "loss" in row]
     expected = [row for row in metrics(runs / "adamw") if "loss" in row]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
-    assert rows[0]["loss"] == pytest.approx(expected[0]["loss"], rel=1e-3) != expected[0]["loss"]
+    assert rows[0]["loss"] != expected[0]["loss"] and rows[0]["loss"] == pytest.approx(expected[0]["loss"], rel=1e-3)
     assert rows[-1]["loss"] < rows[0]["loss"]
 
 

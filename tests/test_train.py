@@ -179,7 +179,7 @@ def saved_step(run):
 
 def test_20_kills_at_random_moments(prepared, tmp_path):
     """None leaves a folder that does not load, or loses more than the steps since the save before the one at work."""
-    long = ("train.tokens=76800", "train.save_every=2", "train.evaluate_every=300")  # 300 steps
+    long = ("train.tokens=30720", "train.save_every=2", "train.evaluate_every=300")  # 120 steps
     whole, run = tmp_path / "whole", tmp_path / "run"
     pick, fork, kills = random.Random(0), multiprocessing.get_context("fork"), []
     fresh(prepared, whole)
@@ -193,7 +193,7 @@ def test_20_kills_at_random_moments(prepared, tmp_path):
             if not child.is_alive() or ((run / "metrics.jsonl").exists() and len(metrics(run)) > rows):
                 break
             time.sleep(0.005)
-        time.sleep(pick.uniform(0, 0.2))
+        time.sleep(pick.uniform(0, 0.1))
         child.kill()
         child.join()
         last = metrics(run)[-1]["step"]
@@ -211,7 +211,7 @@ def test_20_kills_at_random_moments(prepared, tmp_path):
 def test_only_the_last_saves_are_kept_and_each_can_be_gone_on_from(prepared, tmp_path):
     run = tmp_path / "run"
     fresh(prepared, run)
-    assert janeox("pretrain", prepared, "train.keep=2", "train.log_to", "tensorboard", "--out", run).returncode == 0
+    assert janeox("pretrain", prepared, "train.keep=2", "--train.log-to", "tensorboard", "--out", run).returncode == 0
     assert sorted(folder.name for folder in (run / "kept").iterdir()) == ["step-00000015", "step-00000020"]
     assert GPTNeoX.from_pretrained(run / "kept/step-00000015/model").config.vocab_size == 2000
     shutil.rmtree(run / "state")
