@@ -46,7 +46,7 @@ def pack(name: str, weight: Tensor, bits: int) -> Iterator[tuple[str, Tensor]]:
         32, 16: (P, K, 16) floats. 8: (P, K/4, 16, 4) bytes. 4: (P, K/8, 16, 4) bytes of two columns, k and k + 4.
         Scales: (P, K/group, 16) float16.
     """
-    shape, scales_shape = packed_shapes(*weight.shape, bits)
+    shape, scales_shape = packed_shapes(weight.shape[0], weight.shape[1], bits)
     packed = torch.empty(shape, dtype={32: torch.float32, 16: torch.float16}.get(bits, torch.uint8))
     scales = torch.empty(scales_shape, dtype=torch.float16)
     finite = True
