@@ -14,7 +14,7 @@ from typing import Any
 
 from janeox import recipe
 from janeox.errors import JaneoxError
-from janeox.settings import corpus, evaluate, generate, native, run, tokenizer, train
+from janeox.settings import corpus, evaluate, generate, native, run, tokenizer, train, tune
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,11 @@ VERBS = {
     "pretrain": Verb(
         train.Pretrain, "janeox.train.pretrain:run_pretrain", "token shards → a model; goes on where it stopped"
     ),
+    "sft": Verb(tune.Sft, "janeox.tune.sft:run_sft", "conversations → a model that answers"),
+    "reward": Verb(tune.Reward, "janeox.tune.reward:run_reward", "pairs of replies → a model that scores replies"),
+    "ppo": Verb(tune.Ppo, "janeox.tune.ppo:run_ppo", "prompts and a reward → a model that earns more of it"),
+    "dpo": Verb(tune.Dpo, "janeox.tune.dpo:run_dpo", "pairs of replies → a model that prefers the better ones"),
+    "chat": Verb(tune.Chat, "janeox.tune.chat:run_chat", "a talk in the terminal", positional="model"),
     "evaluate": Verb(
         evaluate.Evaluate,
         "janeox.evaluate.command:run_evaluate",

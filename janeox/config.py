@@ -58,8 +58,8 @@ class TokenizerConfig:
     """identity keeps every character; nfkc and nmt_nfkc fold full-width forms, nmt_nfkc also turns newlines and tabs
     into spaces: decoding cannot undo that, and other libraries then encode some texts otherwise than sentencepiece."""
     user_defined_symbols: tuple[str, ...] = ()
-    """Strings that are always one piece, wherever a text holds them; "<NL>" is how the series' dialogues write a newline,
-    and without a piece of its own it is spelled out."""
+    """Strings that are always one piece, wherever a text holds them. "<NL>" is how the series' dialogues write a
+    newline; without a piece of its own it is spelled out."""
     sample_chars: int = 10_000_000
     """Train on a seeded sample of lines with about this many characters."""
     seed: int = 0
@@ -228,11 +228,9 @@ class OptimConfig:
 
 
 @dataclass
-class TrainConfig:
-    """The loop."""
+class LoopConfig:
+    """The loop, whatever is learned in it."""
 
-    tokens: int = 312_500_000_000
-    """Token budget of the whole run; sets the number of steps and the schedule."""
     seed: int = 0
     device: str = "auto"
     """auto, cpu, cuda, cuda:0, mps."""
@@ -254,9 +252,23 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Raises JaneoxError where a value has no meaning."""
-        for name in ("tokens", "save_every", "evaluate_every", "log_every"):
+        for name in ("save_every", "evaluate_every", "log_every"):
             if getattr(self, name) < 1:
                 raise JaneoxError(f"train.{name} = {getattr(self, name)}: must be at least 1")
+
+
+@dataclass
+class TrainConfig(LoopConfig):
+    """The loop of pre-training."""
+
+    tokens: int = 312_500_000_000
+    """Token budget of the whole run; sets the number of steps and the schedule."""
+
+    def __post_init__(self) -> None:
+        """Raises JaneoxError where a value has no meaning."""
+        super().__post_init__()
+        if self.tokens < 1:
+            raise JaneoxError(f"train.tokens = {self.tokens}: must be at least 1")
 
 
 @dataclass

@@ -57,7 +57,9 @@ def test_python_runs(tmp_path, monkeypatch, capsys):
     assert len(capsys.readouterr().out.splitlines()) >= 2
 
 
-@pytest.mark.parametrize("name", [*READMES, "docs/design.md", "docs/corpora.md", "docs/cpu.md", "docs/evaluation.md", "data/README.md"])
+@pytest.mark.parametrize(
+    "name", [*READMES, "docs/design.md", "docs/corpora.md", "docs/cpu.md", "docs/evaluation.md", "data/README.md"]
+)
 def test_links_and_verbs_exist(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)]+)\)", text):

@@ -21,15 +21,24 @@ from janeox.errors import JaneoxError
 from janeox.model import GPTNeoX
 from janeox.train.parallel import World, barrier
 
+MEMORY = "memory.pt"
+
 
 def save_state(
-    folder: Path, step: int, data: str, model: GPTNeoX, optimizers: list[torch.optim.Optimizer], world: World
+    folder: Path,
+    step: int,
+    data: str,
+    model: GPTNeoX,
+    optimizers: list[torch.optim.Optimizer],
+    world: World,
+    memory: dict[str, Any] | None = None,
 ) -> None:
     """Writes `folder`, whole or not at all; all processes call it and each writes its part.
 
     Args:
         step: optimizer steps taken.
         data: fingerprint of the training data.
+        memory: what else is needed to go on, the same on all processes.
 
     Raises:
         JaneoxError: the disk is full or cannot be written.
@@ -42,10 +51,18 @@ def save_state(
                 dcp.save({"model": weights, "optimizer": optimizer, "step": step, "data": data}, checkpoint_id=new)
         except CheckpointException as error:
             raise _os_error(error) from error
+        if memory and world.is_first:
+            torch.save(memory, new / MEMORY)
 
 
-def load_state(folder: Path, data: str, model: GPTNeoX, optimizers: list[torch.optim.Optimizer]) -> int:
-    """Restores model and optimizers in place; returns the steps taken.
+def load_state(
+    folder: Path,
+    data: str,
+    model: GPTNeoX,
+    optimizers: list[torch.optim.Optimizer],
+    memory: dict[str, Any] | None = None,
+) -> int:
+    """Restores model, optimizers and memory in place; returns the steps taken.
 
     Raises:
         JaneoxError: a damaged state, one of another model shape, or one made on other data.
@@ -55,11 +72,13 @@ def load_state(folder: Path, data: str, model: GPTNeoX, optimizers: list[torch.o
     try:
         with _quiet():
             dcp.load(state, checkpoint_id=folder)
+        if memory is not None and (folder / MEMORY).exists():
+            memory |= torch.load(folder / MEMORY, weights_only=True)
     except (CheckpointException, OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise JaneoxError(f"{folder}: cannot go on from it ({reason}); remove the folder to train anew") from error
     if state["data"] != data:
-        raise JaneoxError(f"{folder}: belongs to a run on other shards; train into another folder, or remove this one")
+        raise JaneoxError(f"{folder}: belongs to a run on other data; train into another folder, or remove this one")
     set_state_dict(model, optimizers, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
     return state["step"]
 

@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from janeox.atomic import new_folder
-from janeox.config import OptimConfig, TrainConfig
+from janeox.config import LoopConfig, OptimConfig
 from janeox.device import autocast
 from janeox.model import GPTNeoX
 from janeox.progress import progress
@@ -30,7 +30,7 @@ from janeox.train.parallel import World, sync_gradients, total, whole, whole_wei
 Batch = Tensor | dict[str, Tensor]
 """Rows: one tensor, or tensors by name that all have the same number of rows."""
 
-Objective = Callable[[GPTNeoX, Any], tuple[Tensor, Tensor]]
+Objective = Callable[[Any, Any], tuple[Tensor, Tensor]]
 """(model, portion of a batch) → (sum of the loss over its tokens, number of those tokens)."""
 
 
@@ -53,9 +53,15 @@ class Task:
     tokens_per_step: int
     world: World
     """The processes that train together; all call `train`, the first one prints and writes."""
+    write_model: Callable[[Path, dict[str, Tensor]], None] | None = None
+    """Writes the files of `model/` from all weights by name; None: those of the language model and its tokenizer."""
+    memory: dict[str, Any] = field(default_factory=dict)
+    """What else is needed to go on, as tensors and plain values: saved with the state, and put back into this table."""
+    figures: Callable[[], dict[str, Any]] = dict
+    """More fields of a logged row; all processes call it."""
 
 
-def train(folder: Path, task: Task, optim: OptimConfig, config: TrainConfig, micro_batch_rows: int) -> None:
+def train(folder: Path, task: Task, optim: OptimConfig, config: LoopConfig, micro_batch_rows: int) -> None:
     """Trains `task.model` to its last step, from `folder/state` if there is one.
 
     Writes `folder/metrics.jsonl` (one row a logged step; fields under "time" are the only ones that differ between two
@@ -69,7 +75,7 @@ def train(folder: Path, task: Task, optim: OptimConfig, config: TrainConfig, mic
     optimizers = build(model, optim, model.config.head_dim)
     state = folder / "state"
     world = task.world
-    first = load_state(state, task.data, model, optimizers) if state.exists() else 0
+    first = load_state(state, task.data, model, optimizers, task.memory) if state.exists() else 0
     metrics = Metrics(folder / "metrics.jsonl", first) if world.is_first else None
     compile_layers(model, config)
 
@@ -78,9 +84,12 @@ def train(folder: Path, task: Task, optim: OptimConfig, config: TrainConfig, mic
         weights = whole_weights(model)
         if world.is_first:
             with new_folder(folder / "model") as new:
-                model.write_files(new, getattr(torch, config.save_dtype), weights)
-                task.tokenizer.save(new)
-        save_state(state, step, task.data, model, optimizers, world)
+                if task.write_model:
+                    task.write_model(new, weights)
+                else:
+                    model.write_files(new, getattr(torch, config.save_dtype), weights)
+                    task.tokenizer.save(new)
+        save_state(state, step, task.data, model, optimizers, world, task.memory)
 
     with progress("train", task.num_steps, "steps", start=first, shown=world.is_first) as bar, interrupts() as stop:
         for step in range(first, task.num_steps):
@@ -94,9 +103,10 @@ def train(folder: Path, task: Task, optim: OptimConfig, config: TrainConfig, mic
             seconds = time.monotonic() - started
             bar.advance(1, note=f"loss {loss:.3f}, {task.tokens_per_step / seconds:,.0f} tokens/s")
             stopping = total(torch.tensor(float(len(stop))), world) > 0  # a signal may have reached one process only
-            if metrics and (done % config.log_every == 0 or last or done == 1):
-                row = {"loss": loss, "learning_rate": rate, "grad_norm": norm}
-                metrics.write(done, done * task.tokens_per_step, row, seconds)
+            if done % config.log_every == 0 or last or done == 1:
+                row = {"loss": loss, "learning_rate": rate, "grad_norm": norm, **task.figures()}
+                if metrics:
+                    metrics.write(done, done * task.tokens_per_step, row, seconds)
             if done % config.evaluate_every == 0 or last:
                 started = time.monotonic()
                 model.eval()
@@ -124,7 +134,7 @@ def take_step(
     micro_batch_rows: int,
     rate: float,
     optim: OptimConfig,
-    config: TrainConfig,
+    config: LoopConfig,
     world: World,
 ) -> tuple[float, float]:
     """One optimizer step over this process's rows, in portions; returns loss a token and gradient norm before it.
@@ -157,7 +167,7 @@ def take_step(
     return loss / count, norm
 
 
-def split(batch: Batch, rows: int) -> list[Batch]:
+def split(batch: Batch, rows: int) -> list[Any]:
     """A batch in portions of `rows` rows; the last may have fewer."""
     if isinstance(batch, Tensor):
         return list(batch.split(rows))
@@ -165,13 +175,13 @@ def split(batch: Batch, rows: int) -> list[Batch]:
     return [dict(zip(parts, portion, strict=True)) for portion in zip(*parts.values(), strict=True)]
 
 
-def move(batch: Batch, device: torch.device) -> Batch:
+def move(batch: Batch, device: torch.device) -> Any:
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
-def compile_layers(model: GPTNeoX, config: TrainConfig) -> None:
+def compile_layers(model: GPTNeoX, config: LoopConfig) -> None:
     """torch.compile, layer by layer: they are all alike, so that one compilation serves all."""
     if config.compile == "on" or (config.compile == "auto" and model.device.type == "cuda"):
         for layer in model.gpt_neox.layers:
