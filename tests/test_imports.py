@@ -14,11 +14,7 @@ def package(name, modules):
 # Each module may import those above it.
 ORDER = [
     "errors", "atomic", "progress", "config", "native",
-<<<<<<< HEAD
-    *package("settings", "corpus tokenizer train run evaluate generate native"),
-=======
-    *package("settings", "corpus tokenizer train run evaluate generate tune"),
->>>>>>> 0851c4f (wip tune)
+    *package("settings", "corpus tokenizer train run evaluate generate native tune"),
     "recipe",
     *package("corpus", "document unpack download parquet read clean words characters measures figures word_lists"),
     *package("corpus", "personal presets cleaner explain drops pipeline report"),
@@ -33,11 +29,8 @@ ORDER = [
     *package("evaluate", "backend"),
     "lm",
     *package("train", "loop plot pretrain"),
-<<<<<<< HEAD
     *package("evaluate", "harness tasks.data tasks.answers tasks_command"),
-=======
     *package("tune", "start lora sft losses pairs reward_model reward dpo rollout ppo chat"),
->>>>>>> 0851c4f (wip tune)
     *package("engine", "command"),
     *package("evaluate", "command reference page compare"),
     *package("engine", "quantize bench"),

@@ -44,8 +44,8 @@ def folder(tokenizer, works, tmp_path_factory):
 
 def arguments(folder, out, reward="test_tune_ppo:share_of_kana"):
     command = ["ppo", "--model", folder / "base", "--data", folder / "prompts.jsonl", "--reward", reward]
-    command += ["--out", out, "--max-tokens", 12, "--batch-rows", 16, "--micro-batch-rows", 8, "--iterations", 6]
-    command += ["--num-ppo-epochs", 2, "--num-mini-batches", 2, "--optim.learning-rate", "3e-3", "--kl-coef", "0.01"]
+    command += ["--out", out, "--max-tokens", 12, "--batch-rows", 32, "--micro-batch-rows", 16, "--iterations", 6]
+    command += ["--num-ppo-epochs", 2, "--num-mini-batches", 2, "--optim.learning-rate", "1e-2", "--kl-coef", "0.001"]
     command += ["--train.dtype", "float32", "--train.log-every", 1, "--train.sample-every", 0, "--train.save-every", 3]
     return command
 
@@ -86,8 +86,8 @@ def test_two_processes_give_the_updates_of_one(folder, tmp_path):
     ("reward", "says"),
     [
         ("test_tune_ppo:raises", "raised ValueError: out of order"),
-        ("test_tune_ppo:nothing", "returned 0 scores for 16 replies"),
-        ("test_tune_ppo:not_a_number", "gave nan to reply 15"),
+        ("test_tune_ppo:nothing", "returned 0 scores for 32 replies"),
+        ("test_tune_ppo:not_a_number", "gave nan to reply 31"),
         ("test_tune_ppo:missing", "no such function"),
         ("nowhere", "neither a folder nor module:function"),
     ],

@@ -111,10 +111,11 @@ def train(folder: Path, task: Task, optim: OptimConfig, config: LoopConfig, micr
                 started = time.monotonic()
                 model.eval()
                 figures = task.validate()
-                if metrics:
+                if metrics and figures:
                     metrics.write(done, done * task.tokens_per_step, figures, time.monotonic() - started)
                 shown = [f"{name} {value:.3f}" for name, value in figures.items() if isinstance(value, float)]
-                bar.print(f"step {done}: {', '.join(shown)}")
+                if shown:
+                    bar.print(f"step {done}: {', '.join(shown)}")
             if config.sample_every and (done % config.sample_every == 0) and not last:
                 bar.print(f"step {done}: {task.sample(done)}")
             if done % config.save_every == 0 or last or stopping:

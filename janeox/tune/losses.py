@@ -1,8 +1,8 @@
 """The formulas of preference learning and of PPO, as pure functions.
 
-Shapes: B replies, T places. At place t the model, having read token t, chose token t + 1: log-probability, value, reward
-and advantage of that choice all stand at t. `mask` (B, T) is True at the places of a reply's tokens; means are over those
-places only, never over padding.
+Shapes: B replies, T places. At place t the model, having read token t, chose token t + 1: log-probability, value,
+reward and advantage of that choice all stand at t. `mask` (B, T) is True at the places of a reply's tokens; means are
+over those places only, never over padding.
 """
 
 from typing import NamedTuple
@@ -60,7 +60,7 @@ def dpo_loss(logps: Tensor, reference: Tensor, beta: float) -> tuple[Tensor, Ten
 
 
 def token_rewards(scores: Tensor, logps: Tensor, reference: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
-    """−β (log π − log π_ref) at each place, and the reply's score at its last (arXiv 1909.08593, equation 2); (B, T)."""
+    """−β (log π − log π_ref) at each place, and the score at the last (arXiv 1909.08593, equation 2); (B, T)."""
     rewards = -kl_coef * (logps - reference) * mask
     places = torch.arange(mask.shape[1], device=mask.device)
     last = (mask * places).argmax(1)  # (B,)
