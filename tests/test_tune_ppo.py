@@ -89,7 +89,7 @@ def test_two_processes_give_the_updates_of_one(folder, tmp_path):
         ("test_tune_ppo:nothing", "returned 0 scores for 32 replies"),
         ("test_tune_ppo:not_a_number", "gave nan to reply 31"),
         ("test_tune_ppo:missing", "no such function"),
-        ("nowhere", "neither a folder nor module:function"),
+        ("nowhere", "no such folder"),
     ],
 )
 def test_a_bad_reward_is_named(folder, tmp_path, reward, says):

@@ -137,10 +137,6 @@ class Ppo(Tune):
                 raise JaneoxError(f"{name} = {getattr(self, name)}: must be at least 1")
         if self.batch_rows % self.num_mini_batches:
             raise JaneoxError(f"batch_rows = {self.batch_rows} is no multiple of num_mini_batches")
-        if not self.reward:
-            return
-        if not Path(self.reward).is_dir() and self.reward.count(":") != 1:
-            raise JaneoxError(f"reward = {self.reward!r}: neither a folder nor module:function")
 
 
 @dataclass
