@@ -51,6 +51,12 @@ VERBS = {
         positional="folder",
     ),
     "tokenize": Verb(tokenizer.Tokenize, "janeox.data.tokenize:run_tokenize", "clean documents → token shards"),
+    "import-shards": Verb(
+        tokenizer.ImportShards,
+        "janeox.data.megatron:run_import_shards",
+        "gpt-neox's and Megatron's .bin/.idx → token shards",
+        positional="files",
+    ),
     "pretrain": Verb(
         train.Pretrain, "janeox.train.pretrain:run_pretrain", "token shards → a model; goes on where it stopped"
     ),

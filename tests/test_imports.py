@@ -20,7 +20,7 @@ ORDER = [
     *package("corpus", "personal presets cleaner explain drops pipeline report"),
     *package("tokenizer", "model_file encoder export tokenizer"), "dialogue",
     *package("tokenizer", "doctor gguf report train"),
-    *package("data", "shards tokenize batches"),
+    *package("data", "shards tokenize megatron batches"),
     "device", "weights", "cache", "model",
     *package("train", "metrics loss parallel optim checkpoint"),
     *package("evaluate", "score rival published scaling"),
