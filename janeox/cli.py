@@ -14,7 +14,7 @@ from typing import Any
 
 from janeox import recipe
 from janeox.errors import JaneoxError
-from janeox.settings import corpus, evaluate, generate, native, run, tokenizer, train, tune
+from janeox.settings import corpus, evaluate, generate, native, run, serve, tokenizer, train, tune
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ VERBS = {
         "a model in 8 or 4 bits, and what that costs",
         positional="folder",
     ),
+    "serve": Verb(serve.Serve, "janeox.serve.command:run_serve", "OpenAI's interface and a page", positional="model"),
     "plot": Verb(train.Plot, "janeox.train.plot:run_plot", "draws the loss of a run", positional="run"),
 }
 

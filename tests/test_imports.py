@@ -14,7 +14,7 @@ def package(name, modules):
 # Each module may import those above it.
 ORDER = [
     "errors", "atomic", "progress", "config", "native",
-    *package("settings", "corpus tokenizer train run evaluate generate native tune"),
+    *package("settings", "corpus tokenizer train run evaluate generate native tune serve"),
     "recipe",
     *package("corpus", "document unpack download parquet read clean words characters measures figures word_lists"),
     *package("corpus", "personal presets cleaner explain drops pipeline report"),
@@ -25,7 +25,7 @@ ORDER = [
     *package("train", "metrics loss parallel optim checkpoint"),
     *package("evaluate", "score rival published scaling"),
     *package("engine", "backend packing packed_file native_library native_backend limits"),
-    *package("engine", "torch_backend sampling stop lookup text engine"),
+    *package("engine", "torch_backend sampling stop lookup slots text engine"),
     *package("evaluate", "backend"),
     "lm",
     *package("train", "loop plot pretrain"),
@@ -34,6 +34,7 @@ ORDER = [
     *package("engine", "command"),
     *package("evaluate", "command reference page compare"),
     *package("engine", "quantize bench"),
+    *package("serve", "worker protocol answers limits metrics app command"),
     "pipeline",
     *package("evaluate", "ladder"),
     "cli",
