@@ -14,7 +14,7 @@ from typing import Any
 
 from janeox import recipe
 from janeox.errors import JaneoxError
-from janeox.settings import corpus, evaluate, generate, native, run, tokenizer, train
+from janeox.settings import corpus, evaluate, generate, native, run, serve, tokenizer, train, tune
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,20 @@ VERBS = {
         positional="folder",
     ),
     "tokenize": Verb(tokenizer.Tokenize, "janeox.data.tokenize:run_tokenize", "clean documents → token shards"),
+    "import-shards": Verb(
+        tokenizer.ImportShards,
+        "janeox.data.megatron:run_import_shards",
+        "gpt-neox's and Megatron's .bin/.idx → token shards",
+        positional="files",
+    ),
     "pretrain": Verb(
         train.Pretrain, "janeox.train.pretrain:run_pretrain", "token shards → a model; goes on where it stopped"
     ),
+    "sft": Verb(tune.Sft, "janeox.tune.sft:run_sft", "conversations → a model that answers"),
+    "reward": Verb(tune.Reward, "janeox.tune.reward:run_reward", "pairs of replies → a model that scores replies"),
+    "ppo": Verb(tune.Ppo, "janeox.tune.ppo:run_ppo", "prompts and a reward → a model that earns more of it"),
+    "dpo": Verb(tune.Dpo, "janeox.tune.dpo:run_dpo", "pairs of replies → a model that prefers the better ones"),
+    "chat": Verb(tune.Chat, "janeox.tune.chat:run_chat", "a talk in the terminal", positional="model"),
     "evaluate": Verb(
         evaluate.Evaluate,
         "janeox.evaluate.command:run_evaluate",
@@ -82,6 +93,7 @@ VERBS = {
         "a model in 8 or 4 bits, and what that costs",
         positional="folder",
     ),
+    "serve": Verb(serve.Serve, "janeox.serve.command:run_serve", "OpenAI's interface and a page", positional="model"),
     "plot": Verb(train.Plot, "janeox.train.plot:run_plot", "draws the loss of runs", positional="run"),
     "plan": Verb(train.Plan, "janeox.train.plan:run_plan", "memory and time that a recipe needs on GPUs"),
 }

@@ -58,8 +58,8 @@ class TokenizerConfig:
     """identity keeps every character; nfkc and nmt_nfkc fold full-width forms, nmt_nfkc also turns newlines and tabs
     into spaces: decoding cannot undo that, and other libraries then encode some texts otherwise than sentencepiece."""
     user_defined_symbols: tuple[str, ...] = ()
-    """Strings that are always one piece, wherever a text holds them; "<NL>" is how the series' dialogues write a newline,
-    and without a piece of its own it is spelled out."""
+    """Strings that are always one piece, wherever a text holds them. "<NL>" is how the series' dialogues write a
+    newline; without a piece of its own it is spelled out."""
     sample_chars: int = 10_000_000
     """Train on a seeded sample of lines with about this many characters."""
     seed: int = 0
@@ -233,21 +233,14 @@ class OptimConfig:
 
 
 @dataclass
-class TrainConfig:
-    """The loop."""
+class LoopConfig:
+    """The loop, whatever is learned in it."""
 
-    tokens: int = 312_500_000_000
-    """Token budget of the whole run; sets the number of steps and the schedule."""
     seed: int = 0
     device: str = "auto"
     """auto, cpu, cuda, cuda:0, mps."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the matrix products; weights and optimizer state are float32. auto: bfloat16 where the hardware has it."""
-    init: Literal["gpt2", "hf", "neox"] = "gpt2"
-    """Spread of the first weights. gpt2: model.initializer_range, less of it in what writes into the residual stream;
-    hf: the same in all; neox: GPT-NeoX's small_init and wang_init, from the model's size."""
-    tensor_parallel: int = 1
-    """Processes among which each layer's heads and hidden units are divided; the others divide the rows of a batch."""
     recompute_layers: int = 0
     """Layers, from the first, whose activations are computed again in the backward pass instead of kept; `janeox plan`
     says how many fit."""
@@ -271,7 +264,27 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Raises JaneoxError where a value has no meaning."""
-        for name in ("tokens", "save_every", "evaluate_every", "log_every", "tensor_parallel", "keep"):
+        for name in ("save_every", "evaluate_every", "log_every", "keep"):
+            if getattr(self, name) < 1:
+                raise JaneoxError(f"train.{name} = {getattr(self, name)}: must be at least 1")
+
+
+@dataclass
+class TrainConfig(LoopConfig):
+    """The loop of pre-training."""
+
+    tokens: int = 312_500_000_000
+    """Token budget of the whole run; sets the number of steps and the schedule."""
+    init: Literal["gpt2", "hf", "neox"] = "gpt2"
+    """Spread of the first weights. gpt2: model.initializer_range, less of it in what writes into the residual stream;
+    hf: the same in all; neox: GPT-NeoX's small_init and wang_init, from the model's size."""
+    tensor_parallel: int = 1
+    """Processes among which each layer's heads and hidden units are divided; the others divide the rows of a batch."""
+
+    def __post_init__(self) -> None:
+        """Raises JaneoxError where a value has no meaning."""
+        super().__post_init__()
+        for name in ("tokens", "tensor_parallel"):
             if getattr(self, name) < 1:
                 raise JaneoxError(f"train.{name} = {getattr(self, name)}: must be at least 1")
 

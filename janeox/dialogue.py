@@ -70,8 +70,9 @@ class Encoded(NamedTuple):
 
 
 def read_messages(row: Any, where: str) -> list[Message]:
-    """The turns of a conversation in one of three forms: `{"messages": [{"role", "content"}]}` (OpenAI), `{"conversations":
-    [{"from", "value"}]}` (ShareGPT), `[{"speaker", "text"}]` (the model card); the list may stand alone in each.
+    """The turns of a conversation in one of three forms: `{"messages": [{"role", "content"}]}` (OpenAI),
+    `{"conversations": [{"from", "value"}]}` (ShareGPT), `[{"speaker", "text"}]` (the model card); the list may stand
+    alone in each.
 
     Raises:
         JaneoxError: not such a row, an unknown speaker, an empty turn, or a system message after the first place;

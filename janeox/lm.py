@@ -106,14 +106,20 @@ class LM:
 
     def stream(self, text: str, **sampling: Any) -> Iterator[str]:
         """The same continuation as `generate`, in pieces of whole characters as they come."""
-        config, ids = _sampling(sampling), self.tokenizer.encode(text)
-        engine = self.engine(1, self._room([ids], config))
-        generated, shown = engine.submit(ids, config), 0
-        while generated.finish_reason is None:
-            engine.step()
+        shown = 0
+        for generated in self.follow(text, **sampling):
             if len(generated.text) > shown:
                 yield generated.text[shown:]
                 shown = len(generated.text)
+
+    def follow(self, text: str, **sampling: Any) -> Iterator[Generated]:
+        """The same continuation after each step: one object that grows."""
+        config, ids = _sampling(sampling), self.tokenizer.encode(text)
+        engine = self.engine(1, self._room([ids], config))
+        generated = engine.submit(ids, config)
+        while generated.finish_reason is None:
+            engine.step()
+            yield generated
 
     def engine(self, num_slots: int = SLOTS, capacity: int | None = None) -> Engine:
         """A new engine for this model, which writes `num_slots` texts at once.

@@ -54,6 +54,11 @@ def test_recipes_are_valid_for_every_verb_that_reads_one(file):
         assert read.out.name == file.stem
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "recipes" / "series").glob("*.toml")), ids=lambda file: file.stem)
+def test_recipes_of_the_series_are_valid(file):
+    assert recipe.read_recipe(cli.VERBS[file.stem.removesuffix("-v2")].settings, file).out.name == file.stem
+
+
 def parsed(*arguments):
     return cli.parse(cli.VERBS["run"], "janeox run", list(map(str, arguments)))
 

@@ -1,4 +1,4 @@
-"""The series' dialogue format: its published prompts, its chat template in transformers 4 and 5, and what is learned."""
+"""The series' dialogue format: published prompts, the chat template in transformers 4 and 5, what is learned."""
 
 import json
 

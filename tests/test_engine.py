@@ -133,7 +133,32 @@ def test_cancelled_texts_give_their_slots_back(model):
         engine.step()
     engine.cancel(texts[1])  # finished: nothing happens
     assert [text.finish_reason for text in texts] == ["cancelled", "length", "length", "length", "cancelled"]
-    assert len(texts[0].ids) == 3 and not texts[4].ids and engine._free == [0, 1] and not engine._writers
+    assert len(texts[0].ids) == 3 and not texts[4].ids and sorted(engine._slots.free) == [0, 1] and not engine._writers
+
+
+def test_shared_beginnings_are_computed_once(model):
+    counted = []
+
+    class Counting(TorchBackend):
+        def forward(self, rows, every=False):
+            counted.extend(len(row.ids) for row in rows)
+            return super().forward(rows, every)
+
+    pick = random.Random(3)
+    begin = [pick.randrange(4, 16) for _ in range(40)]
+    prompts = [begin + [pick.randrange(4, 16) for _ in range(n)] for n in (0, 5, 9, 2, 7)] + [begin[:30], [5] * 20]
+    sampling = SamplingConfig(10, 10, temperature=1.0, seed=1)
+    engine = Engine(Counting(model, 3, 96))
+    first = engine.submit(prompts[0], sampling)
+    engine.step()  # its prompt is there now, and it goes on while others start from it
+    others = [engine.submit(prompt, sampling) for prompt in prompts[1:]]
+    while not engine.idle:
+        engine.step()
+    for prompt, text in zip(prompts, [first, *others], strict=True):
+        (alone,), _ = run(model, [(prompt, sampling)], 1)
+        assert text.ids == alone.ids
+    new = 40 + (5 + 9 + 2 + 7) + 1 + 20  # the last token of a prompt is always computed
+    assert sum(counted) <= new + 7 * 9
 
 
 def test_ten_thousand_requests_leave_nothing_behind(model):
@@ -153,7 +178,7 @@ def test_ten_thousand_requests_leave_nothing_behind(model):
             engine.step()
     while not engine.idle:
         engine.step()
-    assert engine._free == list(range(64)) and not engine._writers and not engine.running
+    assert sorted(engine._slots.free) == list(range(64)) and not engine._writers and not engine.running
 
 
 def test_bad_requests_are_errors(model):

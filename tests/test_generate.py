@@ -1,5 +1,7 @@
 """Generation against transformers: same tokens, same distribution; stops, seeds and streams."""
 
+import json
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,6 +19,7 @@ from transformers import (
     TypicalLogitsWarper,
 )
 
+from benchmarks import splits
 from janeox import LM, JaneoxError
 from janeox.config import GPTNeoXConfig, SamplingConfig
 from janeox.engine.engine import Engine
@@ -24,6 +27,7 @@ from janeox.engine.sampling import draw, next_token_logits
 from janeox.engine.stop import StopScanner
 from janeox.engine.torch_backend import TorchBackend
 from janeox.model import GPTNeoX
+from runs import janeox
 from test_model import shape, theirs
 
 EOS = 3
@@ -161,6 +165,32 @@ def test_lengths(lm):
 def test_meaningless_settings_are_errors(lm, setting):
     with pytest.raises(JaneoxError, match=next(iter(setting))):
         lm.generate("あ", **setting)
+
+
+def test_the_verb_answers_files_and_streams(lm, tmp_path):
+    folder = tmp_path / "model"
+    lm.model.save_pretrained(folder)
+    lm.tokenizer.save(folder)
+    common = ["--model", folder, "--seed", 4, "--max-new-tokens", 12, "--dtype", "float32"]
+    settings = {"seed": 4, "max_new_tokens": 12}
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
+    done = janeox("generate", "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl", *common)
+    assert done.returncode == 0 and "a second" in done.stderr and not done.stdout
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(row["prompt"], row["text"]) for row in rows] == list(
+        zip(PROMPTS, lm.generate(PROMPTS, **settings), strict=True)
+    )
+    (tmp_path / "in.txt").write_text("東京\n京都\n", encoding="utf-8")
+    lines = janeox("generate", "--input", tmp_path / "in.txt", *common).stdout.splitlines()
+    assert [json.loads(line)["prompt"] for line in lines] == ["東京", "京都"]
+    assert janeox("generate", "東京", *common).stdout == "東京" + lm.generate("東京", **settings) + "\n"
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "a"}\n[1]\n')
+    done = janeox("generate", "--input", tmp_path / "bad.jsonl", *common)
+    assert done.returncode == 1 and "bad.jsonl:2" in done.stderr
+
+
+def test_texts_are_shown_as_they_are_wherever_they_are_cut(tokenizer):
+    assert 100 < splits.check(tokenizer, 2000) < 2000
 
 
 def test_a_tokenizer_of_another_model_is_an_error(lm):

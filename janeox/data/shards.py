@@ -76,7 +76,8 @@ class ShardWriter:
 
 
 class TokenFile:
-    """A memory-mapped pair: `tokens`, all ids end to end, and `lengths` of the documents.
+    """A memory-mapped pair: `tokens`, all ids end to end; `lengths` of its sequences; `starts` (documents + 1), the
+    sequence that each document begins with, and their number. In files of janeox a document is one sequence.
 
     Raises:
         JaneoxError: a file is missing, cut short, or of another format.
@@ -97,7 +98,14 @@ class TokenFile:
             raise JaneoxError(f"{index_file}: cut short or damaged; tokenize again")
         dtype = np.dtype(CODES[code])
         self.lengths = np.frombuffer(raw, np.int32, num_sequences, HEADER.size)
-        size = int(self.lengths.sum(dtype=np.int64)) * dtype.itemsize
+        ends = np.cumsum(self.lengths, dtype=np.int64) * dtype.itemsize
+        size = int(ends[-1]) if num_sequences else 0
+        offsets = np.frombuffer(raw, np.int64, num_sequences, HEADER.size + 4 * num_sequences)
+        self.starts = np.frombuffer(raw, np.int64, num_starts, HEADER.size + 12 * num_sequences)
+        if (self.lengths < 0).any() or (offsets[1:] != ends[:-1]).any() or (num_sequences and offsets[0] != 0):
+            raise JaneoxError(f"{index_file}: its sequences do not follow each other in the data; tokenize again")
+        if not num_starts or self.starts[0] or self.starts[-1] != num_sequences or (np.diff(self.starts) < 0).any():
+            raise JaneoxError(f"{index_file}: its documents do not cover its sequences; tokenize again")
         if data_file.stat().st_size != size:
             raise JaneoxError(
                 f"{data_file}: {data_file.stat().st_size} bytes, but its index says {size}; tokenize again"

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from janeox.config import SamplingConfig
 from janeox.engine.backend import Backend, Row
 from janeox.engine.sampling import draw, needs_history, next_token_logits
+from janeox.engine.slots import Slots
 from janeox.engine.text import FinishReason, Generated, Writer
 from janeox.errors import JaneoxError
 from janeox.tokenizer import Tokenizer
@@ -26,6 +27,9 @@ PROMPT_TOKENS = 512  # of prompts in one step, so that a long one does not hold 
 class Engine:
     """Writes many texts at once over one backend. Not for several threads at a time.
 
+    A text may start from what an earlier one left in the backend, so that an engine holds for one set of weights: make
+    a new one (which costs nothing) when they have changed.
+
     Args:
         tokenizer: for `Generated.text` and stop strings; without one there are only ids.
     """
@@ -35,7 +39,7 @@ class Engine:
         self.eos_token_id = backend.config.eos_token_id
         self.waiting: deque[Generated] = deque()
         self.running: list[Generated] = []
-        self._free = list(range(backend.num_slots))  # the lowest is taken first: slots in use stay together
+        self._slots = Slots(backend)
         self._writers: dict[Generated, Writer] = {}
 
     @property
@@ -47,24 +51,32 @@ class Engine:
         """Takes on a text to be continued; it starts when a slot is free. An empty prompt starts a new document.
 
         Raises:
-            JaneoxError: the prompt does not fit the context, an id lies outside the vocabulary, or there are stop
-                strings and no tokenizer.
+            JaneoxError: as `check`.
         """
+        self.check(ids, sampling)
         prompt = list(ids) or [self.eos_token_id]
-        if len(prompt) >= self.backend.capacity:
-            raise JaneoxError(
-                f"the prompt has {len(prompt)} tokens; the model's context is {self.backend.capacity}: shorten it"
-            )
-        vocab_size = self.backend.config.vocab_size
-        for what, some in (("prompt", prompt), ("logit_bias", sampling.logit_bias)):
-            if some and not 0 <= min(some) <= max(some) < vocab_size:
-                raise JaneoxError(f"{what}: an id lies outside the model's vocabulary of {vocab_size}")
-        if sampling.stop and self.tokenizer is None:
-            raise JaneoxError("stop strings need an engine with a tokenizer")
         generated = Generated(prompt, sampling)
         self._writers[generated] = Writer(generated, self.tokenizer)
         self.waiting.append(generated)
         return generated
+
+    def check(self, ids: list[int], sampling: SamplingConfig) -> None:
+        """Whether a text can be taken on; changes nothing, so that any thread may ask.
+
+        Raises:
+            JaneoxError: the prompt does not fit the context, an id lies outside the vocabulary, or there are stop
+                strings and no tokenizer.
+        """
+        if len(ids) >= self.backend.capacity:
+            raise JaneoxError(
+                f"the prompt has {len(ids)} tokens; the model's context is {self.backend.capacity}: shorten it"
+            )
+        vocab_size = self.backend.config.vocab_size
+        for what, some in (("prompt", ids), ("logit_bias", sampling.logit_bias)):
+            if some and not 0 <= min(some) <= max(some) < vocab_size:
+                raise JaneoxError(f"{what}: an id lies outside the model's vocabulary of {vocab_size}")
+        if sampling.stop and self.tokenizer is None:
+            raise JaneoxError("stop strings need an engine with a tokenizer")
 
     def cancel(self, generated: Generated) -> None:
         """Ends a text where it is; one that is finished stays as it is."""
@@ -77,9 +89,11 @@ class Engine:
         Raises:
             JaneoxError: the model's logits are not numbers. The texts that ran are cancelled.
         """
-        while self.waiting and self._free:
-            self._writers[self.waiting[0]].slot = self._free.pop(0)
-            self.running.append(self.waiting.popleft())
+        while self.waiting and self._slots.free:
+            text = self.waiting.popleft()
+            writer = self._writers[text]
+            writer.slot, writer.cached = self._slots.take(text.prompt)
+            self.running.append(text)
         plain: list[tuple[Writer, Row]] = []
         guessing: list[tuple[Writer, Row]] = []
         portion = PROMPT_TOKENS
@@ -112,6 +126,7 @@ class Engine:
         logits = self.backend.forward([row for _, row in work], every)
         places, first = [], 0  # (writer, guessed ids, where its logits begin)
         for writer, row in work:
+            self._slots.wrote(row)
             writer.cached += 1 if every else len(row.ids)
             if writer.cached >= len(writer.generated.prompt):
                 places.append((writer, row.ids[1:] if every else [], first))
@@ -183,6 +198,6 @@ class Engine:
         writer.close()
         if text in self.running:
             self.running.remove(text)
-            self._free = sorted([*self._free, writer.slot])
+            self._slots.release(writer.slot)
         else:
             self.waiting.remove(text)

@@ -33,6 +33,7 @@ PORTION = 256
 CACHE_TYPES = {32: torch.float32, 16: torch.float16, 8: torch.int8}
 
 
+@torch.no_grad()
 def pack_model(model: GPTNeoX, bits: int) -> dict[str, Tensor]:
     """What `NativeBackend` takes, of a model whose weights get 32, 16, 8 or 4 bits.
 
@@ -124,6 +125,7 @@ class NativeBackend:
         """Bytes of weights that a step reads, whatever its rows: all but the embedding."""
         return sum(tensor.nbytes for name, tensor in self.tensors.items() if "embed_in" not in name)
 
+    @torch.no_grad()
     def refresh(self, model: GPTNeoX) -> None:
         """Takes a changed model's weights, in the same precision and place."""
         for name, tensor in packed_tensors(model, self.bits):

@@ -15,6 +15,7 @@ from janeox.model import GPTNeoX
 LANES = 16
 GROUP = {8: 64, 4: 32}
 BITS = (32, 16, 8, 4)
+PORTION = 256  # rows that are packed at once; a multiple of LANES
 SCALES = "_scales"  # of the tensor of this name without it
 
 
@@ -45,31 +46,44 @@ def pack(name: str, weight: Tensor, bits: int) -> Iterator[tuple[str, Tensor]]:
         32, 16: (P, K, 16) floats. 8: (P, K/4, 16, 4) bytes. 4: (P, K/8, 16, 4) bytes of two columns, k and k + 4.
         Scales: (P, K/group, 16) float16.
     """
-    group = GROUP.get(bits, LANES)
-    weight = padded(padded(weight.float(), 0, LANES), 1, group)
-    P, K = weight.shape[0] // LANES, weight.shape[1]
-    if bits >= 16:
-        panels = weight.view(P, LANES, K).transpose(1, 2).to(torch.float32 if bits == 32 else torch.float16)
-        if not bool(panels.isfinite().all()):
-            raise JaneoxError(f"{name}: holds weights that are not finite in {bits} bits")
-        yield name, panels.contiguous()
-        return
-    groups = weight.view(P, LANES, K // group, group)
-    scales = (absmax_scales if bits == 8 else best_scales)(groups)  # (P, 16, K/group, 1) float16
-    if not bool(scales.isfinite().all()):
+    shape, scales_shape = packed_shapes(weight.shape[0], weight.shape[1], bits)
+    packed = torch.empty(shape, dtype={32: torch.float32, 16: torch.float16}.get(bits, torch.uint8))
+    scales = torch.empty(scales_shape, dtype=torch.float16)
+    finite = True
+    for first in range(0, len(weight), PORTION):  # so that what is computed on the way stays in the cache
+        rows = padded(padded(weight[first : first + PORTION].float(), 0, LANES), 1, GROUP.get(bits, LANES))
+        place = slice(first // LANES, (first + len(rows)) // LANES)
+        panels = rows.view(-1, LANES, rows.shape[1])
+        if bits >= 16:
+            packed[place] = panels.transpose(1, 2)
+            finite &= bool(packed[place].isfinite().all())
+        else:
+            packed[place], scales[place] = quantised_panels(panels, bits)
+            finite &= bool(scales[place].isfinite().all())
+    if not finite:
         raise JaneoxError(f"{name}: holds weights that are not finite in {bits} bits")
-    levels = (quantised(groups, scales, bits) + 2 ** (bits - 1)).to(torch.uint8)
-    if bits == 8:
-        yield name, levels.view(P, LANES, K // 4, 4).transpose(1, 2).contiguous()
-    else:
+    yield name, packed
+    if bits < 16:
+        yield name + SCALES, scales
+
+
+def quantised_panels(panels: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Panels (P, 16, K) → bytes (P, K/4 or K/8, 16, 4), scales (P, K/group, 16)."""
+    P, _, K = panels.shape
+    groups = panels.view(P, LANES, -1, GROUP[bits])
+    scales = (absmax_scales if bits == 8 else best_scales)(groups)  # (P, 16, K/group, 1) float16
+    levels = quantised(groups, scales, bits).add_(2 ** (bits - 1)).to(torch.uint8)
+    if bits == 4:
         low, high = levels.view(P, LANES, K // 8, 2, 4).unbind(3)
-        yield name, (low | high << 4).transpose(1, 2).contiguous()
-    yield name + SCALES, scales[..., 0].transpose(1, 2).contiguous()
+        levels = low | high << 4
+    fours = levels.view(P, LANES, -1).view(torch.int32).transpose(1, 2).contiguous()  # four bytes move together
+    return fours.view(torch.uint8).view(P, -1, LANES, 4), scales[..., 0].transpose(1, 2)
 
 
 def quantised(groups: Tensor, scales: Tensor, bits: int) -> Tensor:
     """The nearest levels, from -127 or -8 on."""
-    steps = torch.where(scales == 0, 0.0, 1.0 / scales.float())
+    steps = scales.float().reciprocal_()
+    steps[scales == 0] = 0.0
     return (groups * steps).round_().clamp_(-127 if bits == 8 else -8, 127 if bits == 8 else 7)
 
 

@@ -19,7 +19,7 @@ from janeox.errors import JaneoxError
 from janeox.evaluate.backend import BackendScorer
 from janeox.evaluate.published import Published, published
 from janeox.evaluate.rival import TransformersScorer
-from janeox.evaluate.score import GPTNeoXScorer, Score, Scorer, interval, score_packed, score_texts, window_of
+from janeox.evaluate.score import Score, Scorer, interval, score_packed, score_texts, window_of
 from janeox.lm import load, newest_model
 from janeox.progress import progress
 from janeox.settings.evaluate import Evaluate
@@ -91,9 +91,7 @@ def open_scorer(name: str, settings: Evaluate) -> Scorer:
             raise JaneoxError("bits are of the engine janeox; transformers scores in dtype")
         return TransformersScorer(name, settings.device, settings.dtype)
     lm = load(name, device=settings.device, dtype=settings.dtype, bits=settings.bits)
-    if settings.bits or lm.model.device.type == "meta":  # a folder of quantised weights holds no others
-        return BackendScorer(lm.engine(8).backend, lm.tokenizer)
-    return GPTNeoXScorer(lm.model, lm.tokenizer)
+    return BackendScorer(lm.engine(8).backend, lm.tokenizer) if settings.bits else lm.scorer()
 
 
 FIGURES = {

@@ -45,3 +45,17 @@ class Tokenize:
     """Folder of the run; its corpus/ is read, the shards appear in its shards/."""
     tokenizer_folder: Path | None = None
     """Folder with spiece.model; none: the run's own tokenizer/."""
+
+
+@dataclass
+class ImportShards:
+    """Token files of gpt-neox or Megatron (.bin/.idx) → shards. The other way needs nothing: shards are such files."""
+
+    files: tuple[Path, ...] = ()
+    """The .bin or .idx files, or their common path, also as bare arguments; each becomes a source of its name."""
+    out: Path = Path("runs/run")
+    """Folder of the run; the shards appear in its shards/."""
+    tokenizer_folder: Path | None = None
+    """Folder with the spiece.model that made them; none: the run's own tokenizer/."""
+    valid: bool = False
+    """They are held out for validation."""

@@ -5,12 +5,13 @@ model, so a run may go on with others. There is nothing else to save: batches ar
 written by a thread, from copies in main memory, while training goes on.
 """
 
+import copy
 import errno
 import os
 import shutil
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,12 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from torch.utils._pytree import tree_map_only
 
 from janeox.atomic import new_folder, partial_name
-from janeox.config import TrainConfig
 from janeox.errors import JaneoxError
 from janeox.model import GPTNeoX
-from janeox.tokenizer import Tokenizer
 from janeox.train.parallel import World, whole_weights
 
 Optimizers = list[torch.optim.Optimizer]
+MEMORY = "memory.pt"
 
 
 class Saver:
@@ -39,15 +39,19 @@ class Saver:
     The model first: if the two are torn apart by a kill, the older state makes the same model again.
 
     Args:
+        write_model: writes the files of `model/` from all weights by name.
         data: fingerprint of the training data.
+        memory: what else is needed to go on, the same on all processes.
+        keep: saves that stay.
     """
 
     def __init__(
-        self, folder: Path, model: GPTNeoX, optimizers: Optimizers, tokenizer: Tokenizer, data: str,
-        config: TrainConfig, world: World,
+        self, folder: Path, model: GPTNeoX, optimizers: Optimizers,
+        write_model: Callable[[Path, dict[str, Tensor]], None],
+        data: str, memory: dict[str, Any], keep: int, world: World,
     ):  # fmt: skip
-        self.folder, self.model, self.optimizers, self.tokenizer = folder, model, optimizers, tokenizer
-        self.data, self.config, self.world = data, config, world
+        self.folder, self.model, self.optimizers, self.write_model = folder, model, optimizers, write_model
+        self.data, self.memory, self.keep, self.world = data, memory, keep, world
         self._group = dist.new_group(backend="gloo") if world.size > 1 else None  # of the threads
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -63,7 +67,8 @@ class Saver:
         if self.world.device.type == "cpu":  # else it has left the device already, and is a copy
             state = tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), state)
         weights = state["model"] if self.world.mesh is None else whole_weights(self.model)
-        self._thread = threading.Thread(target=self._write, args=(step, weights, state), name="save")
+        memory = copy.deepcopy(self.memory)
+        self._thread = threading.Thread(target=self._write, args=(step, weights, state, memory), name="save")
         self._thread.start()
 
     def wait(self) -> None:
@@ -75,12 +80,11 @@ class Saver:
             error, self._error = self._error, None
             raise error
 
-    def _write(self, step: int, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
+    def _write(self, step: int, weights: dict[str, Tensor], state: dict[str, Any], memory: dict[str, Any]) -> None:
         try:
             if self.world.is_first:
                 with new_folder(self.folder / "model") as new:
-                    self.model.write_files(new, getattr(torch, self.config.save_dtype), weights)
-                    self.tokenizer.save(new)
+                    self.write_model(new, weights)
             path = self.folder / "state"
             with new_folder(path) if self.world.is_first else nullcontext(partial_name(path)) as new:
                 if self._group is not None:
@@ -90,7 +94,9 @@ class Saver:
                         dcp.save(state, checkpoint_id=new, process_group=self._group)
                 except CheckpointException as error:
                     raise _os_error(error) from error
-            if self.world.is_first and self.config.keep > 1:
+                if memory and self.world.is_first:
+                    torch.save(memory, new / MEMORY)
+            if self.world.is_first and self.keep > 1:
                 self._keep(step)
         except BaseException as error:  # for `wait`, in the thread that trains
             self._error = error
@@ -101,12 +107,12 @@ class Saver:
         with new_folder(kept / f"step-{step:08d}") as new:
             for part in ("model", "state"):
                 shutil.copytree(self.folder / part, new / part, copy_function=os.link)
-        for old in sorted(kept.glob("step-*"))[: -self.config.keep]:
+        for old in sorted(kept.glob("step-*"))[: -self.keep]:
             shutil.rmtree(old)
 
 
-def load_state(folder: Path, data: str, model: GPTNeoX, optimizers: Optimizers) -> int:
-    """Restores model and optimizers in place; returns the steps taken.
+def load_state(folder: Path, data: str, model: GPTNeoX, optimizers: Optimizers, memory: dict[str, Any]) -> int:
+    """Restores model, optimizers and memory in place; returns the steps taken.
 
     Raises:
         JaneoxError: a damaged state, one of another model shape, or one made on other data.
@@ -115,11 +121,13 @@ def load_state(folder: Path, data: str, model: GPTNeoX, optimizers: Optimizers) 
     try:
         with _quiet():
             dcp.load(state, checkpoint_id=folder)
+        if (folder / MEMORY).exists():
+            memory |= torch.load(folder / MEMORY, weights_only=True)
     except (CheckpointException, OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise JaneoxError(f"{folder}: cannot go on from it ({reason}); remove the folder to train anew") from error
     if state["data"] != data:
-        raise JaneoxError(f"{folder}: belongs to a run on other shards; train into another folder, or remove this one")
+        raise JaneoxError(f"{folder}: belongs to a run on other data; train into another folder, or remove this one")
     set_state_dict(
         model,
         optimizers,

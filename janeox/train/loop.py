@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from janeox.config import OptimConfig, TrainConfig
+from janeox.config import LoopConfig, OptimConfig
 from janeox.device import autocast
 from janeox.model import GPTNeoX
 from janeox.progress import progress
@@ -33,7 +33,7 @@ from janeox.train.parallel import World, anywhere, by_mesh, gradient_norm, sync_
 Batch = Tensor | dict[str, Tensor]
 """Rows: one tensor, or tensors by name that all have the same number of rows."""
 
-Objective = Callable[[GPTNeoX, Any], tuple[Tensor, Tensor]]
+Objective = Callable[[Any, Any], tuple[Tensor, Tensor]]
 """(model, portion of a batch) → (sum of the loss over its tokens, number of those tokens)."""
 
 
@@ -54,12 +54,28 @@ class Task:
     """Fingerprint of what `batch` reads."""
     num_steps: int
     tokens_per_step: int
-    sequence_length: int
     world: World
     """The processes that train together; all call `train`, the first one prints and writes."""
+    write_model: Callable[[Path, dict[str, Tensor]], None] | None = None
+    """Writes the files of `model/` from all weights by name; None: those of the language model and its tokenizer."""
+    memory: dict[str, Any] = field(default_factory=dict)
+    """What else is needed to go on, as tensors and plain values: saved with the state, and put back into this table."""
+    figures: Callable[[], dict[str, Any]] = dict
+    """More fields of a logged row; all processes call it."""
+    sequence_length: int = 0
+    """Tokens a row, for the count of operations."""
+    batch_ahead: bool = False
+    """Whether a batch may be made while the step before is taken: it then must not depend on the weights."""
+
+    def write_files(self, dtype: torch.dtype, folder: Path, weights: dict[str, Tensor]) -> None:
+        if self.write_model:
+            self.write_model(folder, weights)
+        else:
+            self.model.write_files(folder, dtype, weights)
+            self.tokenizer.save(folder)
 
 
-def train(folder: Path, task: Task, optim: OptimConfig, config: TrainConfig, micro_batch_rows: int) -> None:
+def train(folder: Path, task: Task, optim: OptimConfig, config: LoopConfig, micro_batch_rows: int) -> None:
     """Trains `task.model` to its last step, from `folder/state` if there is one.
 
     Writes `folder/metrics.jsonl` (one row a logged step; fields under "time" are the only ones that differ between two
@@ -72,11 +88,12 @@ def train(folder: Path, task: Task, optim: OptimConfig, config: TrainConfig, mic
     model, world = task.model, task.world
     optimizers = build(model, optim, model.config.head_dim)
     state = folder / "state"
-    first = load_state(state, task.data, model, optimizers) if state.exists() else 0
+    first = load_state(state, task.data, model, optimizers, task.memory) if state.exists() else 0
     metrics = Metrics(folder / "metrics.jsonl", first, config.log_to) if world.is_first else None
     recompute_layers(model, config.recompute_layers)
     compile_layers(model, config)
-    saver = Saver(folder, model, optimizers, task.tokenizer, task.data, config, world)
+    write_model = partial(task.write_files, getattr(torch, config.save_dtype))
+    saver = Saver(folder, model, optimizers, write_model, task.data, task.memory, config.keep, world)
     flops, peak = flops_per_token(model.config, task.sequence_length), peak_flops(world.device)
 
     def write(done: int, figures: dict[str, Any], timing: dict[str, float]) -> None:
@@ -85,7 +102,8 @@ def train(folder: Path, task: Task, optim: OptimConfig, config: TrainConfig, mic
 
     with progress("train", task.num_steps, "steps", start=first, shown=world.is_first) as bar, interrupts() as stop:
         started = time.monotonic()
-        for step, batch in ahead(task.batch, range(first, task.num_steps)):
+        steps = range(first, task.num_steps)
+        for step, batch in ahead(task.batch, steps) if task.batch_ahead else ((s, task.batch(s)) for s in steps):
             waited = time.monotonic() - started
             rate = learning_rate(step, task.num_steps, optim)
             loss, norm = take_step(
@@ -103,15 +121,18 @@ def train(folder: Path, task: Task, optim: OptimConfig, config: TrainConfig, mic
             if skipped:
                 bar.print(f"step {done}: left out, its loss is {loss:.4g} and its gradient norm {norm:.4g}")
             if done % config.log_every == 0 or last or done == 1 or skipped:
-                row = {"loss": loss, "learning_rate": rate, "grad_norm": norm} | ({"skipped": True} if skipped else {})
+                row = {"loss": loss, "learning_rate": rate, "grad_norm": norm} | task.figures()
+                row |= {"skipped": True} if skipped else {}
                 write(done, row, timing)
             if done % config.evaluate_every == 0 or last:
                 started = time.monotonic()
                 model.eval()
                 figures = task.validate()
-                write(done, figures, {"seconds": time.monotonic() - started})
+                if figures:
+                    write(done, figures, {"seconds": time.monotonic() - started})
                 shown = [f"{name} {value:.3f}" for name, value in figures.items() if isinstance(value, float)]
-                bar.print(f"step {done}: {', '.join(shown)}")
+                if shown:
+                    bar.print(f"step {done}: {', '.join(shown)}")
             if config.sample_every and (done % config.sample_every == 0) and not last:
                 bar.print(f"step {done}: {task.sample(done)}")
             if done % config.save_every == 0 or last or stopping:
@@ -157,7 +178,7 @@ def take_step(
     micro_batch_rows: int,
     rate: float,
     optim: OptimConfig,
-    config: TrainConfig,
+    config: LoopConfig,
     world: World,
 ) -> tuple[float, float]:
     """One optimizer step over this process's rows, in portions; returns loss a token and gradient norm before it.
@@ -192,7 +213,7 @@ def take_step(
     return loss / count, norm
 
 
-def split(batch: Batch, rows: int) -> list[Batch]:
+def split(batch: Batch, rows: int) -> list[Any]:
     """A batch in portions of `rows` rows; the last may have fewer."""
     if isinstance(batch, Tensor):
         return list(batch.split(rows))
@@ -200,7 +221,7 @@ def split(batch: Batch, rows: int) -> list[Batch]:
     return [dict(zip(parts, portion, strict=True)) for portion in zip(*parts.values(), strict=True)]
 
 
-def move(batch: Batch, device: torch.device) -> Batch:
+def move(batch: Batch, device: torch.device) -> Any:
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
@@ -212,7 +233,7 @@ def recompute_layers(model: GPTNeoX, number: int) -> None:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
-def compile_layers(model: GPTNeoX, config: TrainConfig) -> None:
+def compile_layers(model: GPTNeoX, config: LoopConfig) -> None:
     """torch.compile, layer by layer: they are all alike, so that one compilation serves all."""
     if config.compile == "on" or (config.compile == "auto" and model.device.type == "cuda"):
         for layer in model.gpt_neox.layers:

@@ -66,12 +66,14 @@ def orthogonalize(matrix: Tensor, rounds: int = 5) -> Tensor:
 
 
 def build(model: nn.Module, config: OptimConfig, head_dim: int) -> list[torch.optim.Optimizer]:
-    """The optimizers that together own every parameter. Only matrices decay, never biases and norms."""
+    """The optimizers that together own every parameter that is trained. Only matrices decay, never biases and norms."""
     matrices: list[Tensor] = []
     fused: list[Tensor] = []
     decayed: list[Tensor] = []
     plain: list[Tensor] = []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         if parameter.ndim < 2:
             plain.append(parameter)
         elif config.name == "adamw" or "embed" in name:

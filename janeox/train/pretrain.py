@@ -62,7 +62,7 @@ def run_pretrain(settings: Pretrain) -> None:
     world = join(settings.train.device, settings.train.tensor_parallel)
     rows = data.batch_tokens // data.sequence_length
     check_rows(rows, world)
-    _check_same_run(settings, world)
+    check_same_run(settings, FREE, world)
     batches = Batches(shards, data.weights, data.sequence_length, rows, settings.train.seed)
     device = world.device
     generator = torch.Generator().manual_seed(settings.train.seed)
@@ -105,6 +105,7 @@ def run_pretrain(settings: Pretrain) -> None:
         num_steps=num_steps,
         tokens_per_step=data.batch_tokens,
         sequence_length=data.sequence_length,
+        batch_ahead=True,
         world=world,
     )
     train(out, task, settings.optim, settings.train, data.micro_batch_rows)
@@ -149,13 +150,14 @@ def _check_fit(settings: Pretrain, shards: Shards, tokenizer: Tokenizer) -> None
         )
 
 
-def _check_same_run(settings: Pretrain, world: World) -> None:
-    """Writes `out/config.toml`, or where one stands beside a state, makes sure that it says the same."""
+def check_same_run(settings: Any, free: set[str], world: World) -> None:
+    """Writes `out/config.toml` for a verb's settings, or where one stands beside a state, makes sure that it says the
+    same but for the settings in `free`."""
     file = settings.out / "config.toml"
     if (settings.out / "state").exists() and file.exists():
-        before, now = _flat(to_table(read_recipe(Pretrain, file))), _flat(to_table(settings))
+        before, now = _flat(to_table(read_recipe(type(settings), file))), _flat(to_table(settings))
         changed = [
-            key for key in sorted(before.keys() | now.keys()) if key not in FREE and before.get(key) != now.get(key)
+            key for key in sorted(before.keys() | now.keys()) if key not in free and before.get(key) != now.get(key)
         ]
         if changed:
             key = changed[0]

@@ -1,0 +1,1 @@
+"""The server: OpenAI's endpoints and a page over one engine."""

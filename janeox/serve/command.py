@@ -1,0 +1,39 @@
+"""The verb `serve`."""
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from janeox.errors import JaneoxError
+from janeox.lm import load, newest_model
+from janeox.settings.serve import Serve
+
+
+def run_serve(settings: Serve) -> None:
+    """Opens the model and serves it until SIGINT or SIGTERM; what runs then is finished, what comes is refused."""
+    try:
+        import uvicorn
+
+        from janeox.serve.app import Server
+    except ModuleNotFoundError as error:
+        raise JaneoxError(
+            f"{error.name} is not installed, and serving needs it: pip install 'janeox[serve]'"
+        ) from error
+    settings = replace(settings, api_key=settings.api_key or os.environ.get("JANEOX_API_KEY", ""))
+    model = settings.model or str(newest_model())
+    lm = load(model, device=settings.device, dtype=settings.dtype, bits=settings.bits)
+    folder = Path(model)
+    name = settings.name or (folder.resolve().name if folder.is_dir() else model)
+    server = Server(lm, name, settings)
+    address = f"http://{'localhost' if settings.host in ('127.0.0.1', '0.0.0.0') else settings.host}:{settings.port}"
+    print(f"{name}: a page at {address}/, OpenAI's interface at {address}/v1", file=sys.stderr)
+    uvicorn.run(
+        server.app,
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        timeout_graceful_shutdown=settings.shutdown_seconds,
+        limit_max_requests=None,
+        h11_max_incomplete_event_size=65536,
+    )

@@ -1,0 +1,1 @@
+"""Tuning for dialogue: SFT, reward model, PPO, DPO; all on the loop of `train/loop.py`."""

@@ -1,0 +1,120 @@
+"""PPO as a verb: it learns, goes on exactly from any step, gives the same by two processes, and names bad rewards."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from janeox.model import GPTNeoX
+from janeox.tune.losses import token_logps
+from janeox.tune.pairs import replies_batch
+from janeox.tune.ppo import Policy
+from janeox.tune.rollout import Writer, checked_scores
+from runs import ROOT, janeox, metrics
+from test_tune_reward import killed_after
+from tuning import pairs, write_jsonl, write_model
+
+
+def share_of_kana(texts: list[str]) -> list[float]:
+    """A reward that is easily earned: how much of a reply is hiragana."""
+    return [sum("ぁ" <= character <= "ん" for character in text) / max(1, len(text)) for text in texts]
+
+
+def raises(texts: list[str]) -> list[float]:
+    raise ValueError("out of order")
+
+
+def nothing(texts: list[str]) -> list[float]:
+    return []
+
+
+def not_a_number(texts: list[str]) -> list[float]:
+    return [0.5] * (len(texts) - 1) + [float("nan")]
+
+
+@pytest.fixture(scope="module")
+def folder(tokenizer, works, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ppo")
+    write_model(folder / "base", tokenizer)
+    write_jsonl(folder / "prompts.jsonl", pairs(works, 32))
+    return folder
+
+
+def arguments(folder, out, reward="test_tune_ppo:share_of_kana"):
+    command = ["ppo", "--model", folder / "base", "--data", folder / "prompts.jsonl", "--reward", reward]
+    command += ["--out", out, "--max-tokens", 12, "--batch-rows", 32, "--micro-batch-rows", 16, "--iterations", 6]
+    command += ["--num-ppo-epochs", 2, "--num-mini-batches", 2, "--optim.learning-rate", "1e-2", "--kl-coef", "0.001"]
+    command += ["--train.dtype", "float32", "--train.log-every", 1, "--train.sample-every", 0, "--train.save-every", 3]
+    return command
+
+
+def test_earns_more_and_goes_on_exactly_in_the_middle_of_an_iteration(folder, tmp_path):
+    done = janeox(*arguments(folder, tmp_path / "whole"))
+    assert done.returncode == 0, done.stderr
+    rows = metrics(tmp_path / "whole")
+    scores = [row["objective/scores"] for row in rows]
+    assert scores[-1] > scores[0] + 0.1
+    assert rows[0]["objective/kl"] == pytest.approx(0, abs=1e-4) and rows[-1]["objective/kl"] > 0.1
+    killed_after(6, lambda: janeox(*arguments(folder, tmp_path / "cut")))  # step 6 of 4 an iteration
+    assert janeox(*arguments(folder, tmp_path / "cut")).returncode == 0
+    assert metrics(tmp_path / "cut") == rows
+    whole, cut = (tmp_path / name / "model" / "model.safetensors" for name in ("whole", "cut"))
+    assert whole.read_bytes() == cut.read_bytes()
+    GPTNeoX.from_pretrained(tmp_path / "whole" / "model")  # without the value head
+
+
+def test_two_processes_give_the_updates_of_one(folder, tmp_path):
+    whole = [*arguments(folder, tmp_path / "one"), "--iterations", 2]
+    assert janeox(*whole).returncode == 0
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "janeox.cli"]
+    command += map(str, [*arguments(folder, tmp_path / "two"), "--iterations", 2])
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    for mine, reference in zip(two, one, strict=True):
+        for name in ("loss", "grad_norm", "objective/scores", "objective/kl", "policy/entropy_avg", "loss/value_avg"):
+            assert mine[name] == pytest.approx(reference[name], rel=1e-3, abs=1e-5), name
+    first, second = (GPTNeoX.from_pretrained(tmp_path / name / "model") for name in ("one", "two"))
+    for name, parameter in first.named_parameters():
+        torch.testing.assert_close(dict(second.named_parameters())[name], parameter, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("reward", "says"),
+    [
+        ("test_tune_ppo:raises", "raised ValueError: out of order"),
+        ("test_tune_ppo:nothing", "returned 0 scores for 32 replies"),
+        ("test_tune_ppo:not_a_number", "gave nan to reply 31"),
+        ("test_tune_ppo:missing", "no such function"),
+        ("nowhere", "no such folder"),
+    ],
+)
+def test_a_bad_reward_is_named(folder, tmp_path, reward, says):
+    done = janeox(*arguments(folder, tmp_path / "run", reward))
+    assert done.returncode in (1, 2)
+    assert says in done.stderr
+    assert not (tmp_path / "run" / "state").exists()
+
+
+def test_scores_are_checked():
+    assert checked_scores(lambda texts: [1, 2.5], "f", ["a", "b"]) == [1.0, 2.5]
+
+
+def test_what_was_sampled_is_what_is_learned_from(folder):
+    """Log-probabilities of the engine, of the training pass, and of the model alone are the same."""
+    policy = Policy.from_language_model(GPTNeoX.from_pretrained(folder / "base"))
+    prompts = [[5, 6, 7], [9], [700, 800, 900, 1000, 3]]
+    replies = Writer(policy, 2, 64).write(policy, prompts, [1, 2, 3], 20)
+    batch = replies_batch([(reply.prompt, reply.ids) for reply in replies], 0)
+    logps, entropies = token_logps(policy, policy.hidden(batch["ids"]), batch["targets"])
+    for row, reply in enumerate(replies):
+        at = batch["targets"][row] >= 0
+        assert batch["targets"][row][at].tolist() == reply.ids
+        torch.testing.assert_close(logps[row][at], torch.tensor(reply.logprobs), rtol=1e-3, atol=1e-3)
+        log_p = policy(torch.tensor([reply.prompt + reply.ids]))[0].log_softmax(1)[len(reply.prompt) - 1 : -1]
+        torch.testing.assert_close(logps[row][at], log_p[range(len(reply.ids)), reply.ids], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(entropies[row][at], -(log_p.exp() * log_p).sum(1), rtol=1e-4, atol=1e-4)
+    assert not logps[batch["targets"] < 0].any()
