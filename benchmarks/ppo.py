@@ -21,7 +21,7 @@ from janeox.tune.ppo import run_ppo
 
 SEEDS = 3
 ITERATIONS = 40
-KL_TARGET = 3.0
+KL_TARGET = 6.0
 
 
 def share_of_hiragana(texts: list[str]) -> list[float]:
@@ -33,7 +33,7 @@ def settings(model: str, prompts: Path, out: Path, seed: int, rate: float) -> Pp
     return Ppo(
         out=out, model=model, data=(prompts,), reward="benchmarks.ppo:share_of_hiragana", iterations=ITERATIONS,
         batch_rows=32, micro_batch_rows=32, num_ppo_epochs=2, max_tokens=24, kl_coef=0.02, kl_target=KL_TARGET,
-        kl_horizon=48, optim=OptimConfig(learning_rate=rate, schedule="wsd", warmup_fraction=0.03, weight_decay=0.0),
+        kl_horizon=64, optim=OptimConfig(learning_rate=rate, schedule="wsd", warmup_fraction=0.03, weight_decay=0.0),
         train=LoopConfig(seed=seed, log_every=1, sample_every=0, dtype="float32", save_every=10_000),
     )  # fmt: skip
 
