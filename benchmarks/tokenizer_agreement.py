@@ -2,14 +2,11 @@
 
     python -m benchmarks.tokenizer_agreement FOLDER FILE … [--lines 20000] [--generated 5000]
 
-FILE is UTF-8 text or JSON lines with a field `text`, plain or .xz or .gz; each line of its text is one try. Hard and
-generated lines are added. `ids` compares encoding without `</s>`, `text` what sentencepiece's ids are decoded to.
+FILE is a corpus file in any format that janeox reads; each line of its text is one try. Hard and generated lines are added. `ids` compares encoding without `</s>`, `text` what sentencepiece's ids are decoded to.
 """
 
 import argparse
-import gzip
 import json
-import lzma
 import random
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,6 +16,7 @@ import sentencepiece
 import tokenizers
 import transformers
 
+from janeox.corpus.read import BadRows, read_documents
 from janeox.tokenizer import StreamDecoder, Tokenizer
 from tests.hard_strings import HARD_STRINGS, generated_lines
 from tests.transformers4 import run_transformers4
@@ -104,10 +102,9 @@ def readers(folder: Path, lines: list[str], expected: list[list[int]]) -> dict[s
 
 
 def read_lines(file: Path) -> Iterator[str]:
-    opener = {".xz": lzma.open, ".gz": gzip.open}.get(file.suffix, open)
-    with opener(file, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            yield from json.loads(line)["text"].split("\n") if ".json" in file.name else [line.rstrip("\n")]
+    """The lines of a corpus file, in any format that janeox reads."""
+    for document in read_documents(file, file.name, BadRows()):
+        yield from document.text.split("\n")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ The class named in tokenizer_config.json decides what transformers does: any T5 
 vocabulary and gets it wrong, `PreTrainedTokenizerFast` takes tokenizer.json as it stands, whatever `use_fast` says.
 """
 
-import base64
 import json
 import re
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 
 from janeox.atomic import new_file
 from janeox.errors import JaneoxError
+from janeox.tokenizer import charsmap
+from janeox.tokenizer.charsmap import replace
 from janeox.tokenizer.model_file import UNIGRAM, ModelFile, Piece, PieceType
 from janeox.tokenizer.tokenizer import SPACE, Tokenizer
 
@@ -21,10 +22,7 @@ from janeox.tokenizer.tokenizer import SPACE, Tokenizer
 NEVER = -1e6
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.vocab")
 HIDDEN = (PieceType.UNKNOWN, PieceType.CONTROL, PieceType.UNUSED, PieceType.BYTE)
-# What sentencepiece's nmt_nfkc does beyond NFKC: drop control characters, turn odd white space into a space, keep ～.
-NMT_DROPPED = r"[\x01-\x08\x0B\x0E-\x1F\x7F\x{8F}\x{9F}]"
-NMT_SPACES = r"[\t\n\x0C\r\x{61C}\x{1680}\x{200B}\x{200C}\x{200E}\x{200F}\x{2028}\x{2029}\x{2581}\x{FEFF}\x{FFFD}]"
-KEPT, STAND_IN = "～", "\x01"  # the stand-in is among the dropped, so no text holds it by then
+UNKNOWN_FOUND = "\ufff0"  # in no piece; stands for the unknown piece until the first space has been taken off
 ROLES = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
 
 
@@ -133,48 +131,32 @@ def _keeps_apart(file: ModelFile) -> dict[str, Any] | None:
 
 def _normalizers(tokenizer: Tokenizer) -> list[dict[str, Any]]:
     file = tokenizer.file
-    steps = _charsmap(file)
+    try:
+        steps = [*charsmap.steps(file.charsmap)] if file.charsmap else []
+    except ValueError as error:
+        raise JaneoxError(f"{tokenizer.where}: {error}") from error
     if file.remove_extra_whitespaces:
-        steps += [_replace("", regex="^ +| +$"), _replace(" ", regex=" {2,}")]
+        steps += [replace("", regex=r"\A +| +\z"), replace(" ", regex=" {2,}")]
     if file.add_dummy_prefix:
-        steps.append(_replace(" ", regex=r"\A(?=[\s\S])"))  # not `Prepend`: an empty text gets no prefix
+        steps.append(replace(" ", regex=r"\A(?=[\s\S])"))  # not `Prepend`: an empty text gets no prefix
     if file.escape_whitespaces:
-        steps.append(_replace(SPACE, string=" "))
+        steps.append(replace(SPACE, string=" "))
     return steps
-
-
-def _charsmap(file: ModelFile) -> list[dict[str, Any]]:
-    """The model's normalisation rules.
-
-    `tokenizers` has a step that takes sentencepiece's compiled rules, but it looks up whole grapheme clusters and keeps
-    the first, shortest hit: ｶﾞ, か followed by U+3099 and \\r\\n come out wrong. The two usual sets of rules are
-    therefore spelled with its Unicode NFKC; what remains is the order of several combining marks on one character.
-    """
-    if not file.charsmap:
-        return []
-    nfkc = [_replace("令和", string="㋿"), {"type": "NFKC"}]  # its tables are older than the character of 2019
-    if file.normalization == "nfkc":
-        return nfkc
-    if file.normalization == "nmt_nfkc":
-        around = [_replace(STAND_IN, string=KEPT), *nfkc, _replace(KEPT, string=STAND_IN)]
-        return [_replace("", regex=NMT_DROPPED), _replace(" ", regex=NMT_SPACES), *around]
-    return [{"type": "Precompiled", "precompiled_charsmap": base64.b64encode(file.charsmap).decode("ascii")}]
-
-
-def _replace(content: str, **pattern: str) -> dict[str, Any]:
-    """Replaces a `regex` or a `string` by `content`."""
-    return {"type": "Replace", "pattern": {kind.capitalize(): p for kind, p in pattern.items()}, "content": content}
 
 
 def _decoders(tokenizer: Tokenizer) -> list[dict[str, Any]]:
     file = tokenizer.file
     steps: list[dict[str, Any]] = [
-        _replace(" ", string=SPACE),
+        replace(" ", string=SPACE),
         {"type": "ByteFallback"},
         {"type": "Fuse"},
     ]
     if file.add_dummy_prefix or file.remove_extra_whitespaces:
         steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+    if not file.byte_fallback:  # with it, no text holds unknown pieces, but any character may be spelled in bytes
+        unknown = re.escape(file.pieces[tokenizer.unk_token_id].text)
+        steps.insert(1, replace(UNKNOWN_FOUND, regex=rf"\A{unknown}\z"))
+        steps.append(replace(file.unknown_surface, string=UNKNOWN_FOUND))
     return steps
 
 
