@@ -1,10 +1,11 @@
 """sentencepiece's compiled normalisation rules, spelled in the steps that `tokenizers` has.
 
-sentencepiece goes through a text from left to right and replaces, at each place, the longest key of its rules. `tokenizers`
-has a step for the same rules, `Precompiled`, which does something else: it looks up whole grapheme clusters of up to five
-bytes and takes the first, shortest hit for all of the cluster, and else single characters. With ｶﾞ, か followed by U+3099,
-½ followed by U+FE0F or \\r\\n it parts ways with sentencepiece. Its Unicode NFC and NFKC part ways too: they put marks into
-order, join what other rules produced, and know Unicode 12 where the rules know Unicode 16.
+sentencepiece goes through a text from left to right and replaces, at each place, the longest key of its rules.
+`tokenizers` has a step for the same rules, `Precompiled`, which does something else: it looks up whole grapheme
+clusters of up to five bytes and takes the first, shortest hit for all of the cluster, and else single characters.
+With ｶﾞ, か followed by U+3099, ½ followed by U+FE0F or \\r\\n it parts ways with sentencepiece. Its Unicode NFC
+and NFKC part ways too: they put marks into order, join what other rules produced, and know Unicode 12 where the rules
+know Unicode 16.
 
 So marks that neither `Precompiled` nor NFC sees across are put into the text, and taken out again:
 
@@ -92,7 +93,7 @@ def steps(charsmap: bytes) -> list[Step]:
     glued = sorted(set(several).difference(odd))
     found = [replace(ITSELF, string=ESCAPE)]
     if dropped := {key for key in single if not rules[key]}:
-        found.append(replace(APART, regex=_class(dropped)))
+        found.append(replace(APART, regex=character_class(dropped)))
     if odd:
         odd.sort(key=lambda key: (-len(key), key))
         found.append(replace(APART, regex=rf"(?>{'|'.join(map(_escaped, odd))})\K"))
@@ -102,9 +103,9 @@ def steps(charsmap: bytes) -> list[Step]:
         could_compose = _followers().union(key for key in single if rules[key][:1] in _followers())
         could_compose |= {character for key in glued for character in key[1:]}
         # Not at the text's beginning: nothing precedes there, and NFC panics over an insertion (tokenizers 0.23.3).
-        found.append(replace(APART, regex=rf"(?<=[\s\S])(?<!{_escaped(GLUE)})(?={_class(could_compose)})"))
+        found.append(replace(APART, regex=rf"(?<=[\s\S])(?<!{_escaped(GLUE)})(?={character_class(could_compose)})"))
     # A cluster of up to five bytes that begins with a key and holds more: a key of up to four.
-    found.append(replace(APART, regex=f"(?<={_class(k for k in single if k < chr(0x10000))})(?!{ESCAPE})"))
+    found.append(replace(APART, regex=f"(?<={character_class(k for k in single if k < chr(0x10000))})(?!{ESCAPE})"))
     found.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode("ascii")})
     if glued:
         found += [replace("", string=GLUE), {"type": "NFC"}]
@@ -144,14 +145,16 @@ def _inside(keys: Sequence[str]) -> str:
     for (middle, first_set), next_set in nexts.items():
         middles[len(middle), first_set, frozenset(next_set)].append(middle)
     options = []
-    any_next = _class({key[-1] for key in keys})  # asked first: few places have one of these
+    any_next = character_class({key[-1] for key in keys})  # asked first: few places have one of these
     for (length, first_set, next_set), found in middles.items():
-        between = "" if length == 0 else _class(found) if length == 1 else f"(?:{'|'.join(map(_escaped, found))})"
-        options.append(f"(?={_class(next_set)})(?<={_class(first_set)}{between})")
+        between = (
+            "" if length == 0 else character_class(found) if length == 1 else f"(?:{'|'.join(map(_escaped, found))})"
+        )
+        options.append(f"(?={character_class(next_set)})(?<={character_class(first_set)}{between})")
     return f"(?={any_next})(?:{'|'.join(sorted(options))})"
 
 
-def _class(characters: Iterable[str]) -> str:
+def character_class(characters: Iterable[str]) -> str:
     """The regular expression of one of these characters."""
     ranges: list[list[int]] = []
     for point in sorted(map(ord, characters)):

@@ -12,7 +12,7 @@ from typing import Any
 from janeox.atomic import new_file
 from janeox.errors import JaneoxError
 from janeox.tokenizer import charsmap
-from janeox.tokenizer.charsmap import replace
+from janeox.tokenizer.charsmap import character_class, replace
 from janeox.tokenizer.model_file import UNIGRAM, ModelFile, Piece, PieceType
 from janeox.tokenizer.tokenizer import SPACE, Tokenizer
 
@@ -115,15 +115,23 @@ def _keeps_apart(file: ModelFile) -> dict[str, Any] | None:
     """Splits a hidden piece's string in a text where `NEVER` cannot hide it: a character of it has no piece of its own.
 
     An unknown character costs more than any piece, so `</s>` would win over its spelling if `<` were unknown. Cutting
-    around that character there is harmless: no ordinary piece could have taken it with its neighbours.
+    around the whole run of unknown characters there is harmless: no ordinary piece takes one of them, and the run
+    stays together, since it is one unknown piece.
     """
     known = {piece.text for piece in file.pieces if piece.type not in HIDDEN}
     patterns = []
     for piece in file.pieces:
-        at = next((i for i, character in enumerate(piece.text) if character not in known), None)
-        if piece.type in HIDDEN and at is not None:
-            before, unknown, after = map(re.escape, (piece.text[:at], piece.text[at], piece.text[at + 1 :]))
-            patterns.append(f"(?<={before}){unknown}(?={after})" if before else f"{unknown}(?={after})")
+        text = piece.text
+        start = next((i for i, character in enumerate(text) if character not in known), None)
+        if piece.type not in HIDDEN or start is None:
+            continue
+        stop = next((i for i in range(start, len(text)) if text[i] in known), len(text))
+        if start == 0 and stop == len(text):
+            stop = 1  # nothing known in it: it becomes two unknown pieces, where sentencepiece has one
+        before, run, after = map(re.escape, (text[:start], text[start:stop], text[stop:]))
+        unknown = "[^" + character_class(character for character in known if len(character) == 1)[1:]
+        left = f"(?<={before})" if before else f"(?<!{unknown}){unknown}*"
+        patterns.append(left + run + (f"(?={after})" if after else f"{unknown}*"))
     if not patterns:
         return None
     return {"type": "Split", "pattern": {"Regex": "|".join(patterns)}, "behavior": "Isolated", "invert": False}
@@ -136,7 +144,8 @@ def _normalizers(tokenizer: Tokenizer) -> list[dict[str, Any]]:
     except ValueError as error:
         raise JaneoxError(f"{tokenizer.where}: {error}") from error
     if file.remove_extra_whitespaces:
-        steps += [replace("", regex=r"\A +| +\z"), replace(" ", regex=" {2,}")]
+        ending = f"[ {SPACE}]+" if file.escape_whitespaces else " +"  # it also takes off what was ▁ in the text
+        steps += [replace("", regex=rf"\A +|{ending}\z"), replace(" ", regex=" {2,}")]
     if file.add_dummy_prefix:
         steps.append(replace(" ", regex=r"\A(?=[\s\S])"))  # not `Prepend`: an empty text gets no prefix
     if file.escape_whitespaces:
@@ -152,7 +161,8 @@ def _decoders(tokenizer: Tokenizer) -> list[dict[str, Any]]:
         {"type": "Fuse"},
     ]
     if file.add_dummy_prefix or file.remove_extra_whitespaces:
-        steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+        most = len(file.pieces) if file.remove_extra_whitespaces else 1  # no text begins with as many spaces
+        steps.append({"type": "Strip", "content": " ", "start": most, "stop": 0})
     if not file.byte_fallback:  # with it, no text holds unknown pieces, but any character may be spelled in bytes
         unknown = re.escape(file.pieces[tokenizer.unk_token_id].text)
         steps.insert(1, replace(UNKNOWN_FOUND, regex=rf"\A{unknown}\z"))
