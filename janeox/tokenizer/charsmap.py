@@ -65,14 +65,16 @@ def read_rules(charsmap: bytes) -> dict[str, str]:
         ends, labels, values = (units >> 8 & 1).tolist(), (units & 0xFF).tolist(), units.tolist()
         rules: dict[str, str] = {}
         open_ = [(0, b"")]
+        visited = 0
         while open_:
             node, key = open_.pop()
+            visited += 1
             base = int(bases[node])
             if key and ends[node]:
                 start = values[base] & 0x7FFFFFFF
                 rules[key.decode("utf-8")] = texts[start : texts.index(b"\0", start)].decode("utf-8")
-            if len(key) > 32:
-                raise ValueError("damaged normalisation rules: a key without an end")
+            if len(key) > 32 or visited > 1 << 20:
+                raise ValueError("keys without an end")
             open_ += [(unit, key + bytes((labels[unit],))) for unit in children[base] if unit]
     except (struct.error, IndexError, UnicodeDecodeError, ValueError) as error:
         raise ValueError(f"damaged normalisation rules: {error}") from error
@@ -100,7 +102,7 @@ def steps(charsmap: bytes) -> list[Step]:
         found += [replace(rules[key], string=key) for key in odd]
     if glued:
         found.append(replace(GLUE, regex=_inside(glued)))
-        could_compose = _followers().union(key for key in single if rules[key][:1] in _followers())
+        could_compose = set(_followers()).union(key for key in single if rules[key][:1] in _followers())
         could_compose |= {character for key in glued for character in key[1:]}
         # Not at the text's beginning: nothing precedes there, and NFC panics over an insertion (tokenizers 0.23.3).
         found.append(replace(APART, regex=rf"(?<=[\s\S])(?<!{_escaped(GLUE)})(?={character_class(could_compose)})"))
