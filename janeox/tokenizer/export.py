@@ -115,23 +115,26 @@ def _keeps_apart(file: ModelFile) -> dict[str, Any] | None:
     """Splits a hidden piece's string in a text where `NEVER` cannot hide it: a character of it has no piece of its own.
 
     An unknown character costs more than any piece, so `</s>` would win over its spelling if `<` were unknown. Cutting
-    around the whole run of unknown characters there is harmless: no ordinary piece takes one of them, and the run
-    stays together, since it is one unknown piece.
+    around that character there is harmless: no ordinary piece takes it together with others. Without byte fallback a
+    run of unknown characters is one unknown piece, so there the cuts go around the run.
     """
     known = {piece.text for piece in file.pieces if piece.type not in HIDDEN}
+    unknown = "[^" + character_class(text for text in known if len(text) == 1)[1:]
     patterns = []
-    for piece in file.pieces:
-        text = piece.text
+    for text in (piece.text for piece in file.pieces if piece.type in HIDDEN):
         start = next((i for i, character in enumerate(text) if character not in known), None)
-        if piece.type not in HIDDEN or start is None:
+        if start is None:
             continue
         stop = next((i for i in range(start, len(text)) if text[i] in known), len(text))
-        if start == 0 and stop == len(text):
-            stop = 1  # nothing known in it: it becomes two unknown pieces, where sentencepiece has one
+        left = right = ""
+        if file.byte_fallback or stop - start == len(text):
+            stop = start + 1
+        else:
+            left = f"(?<!{unknown}){unknown}*" if start == 0 else ""
+            right = f"{unknown}*" if stop == len(text) else ""
         before, run, after = map(re.escape, (text[:start], text[start:stop], text[stop:]))
-        unknown = "[^" + character_class(character for character in known if len(character) == 1)[1:]
-        left = f"(?<={before})" if before else f"(?<!{unknown}){unknown}*"
-        patterns.append(left + run + (f"(?={after})" if after else f"{unknown}*"))
+        before, after = (f"(?<={before})" if before else ""), (f"(?={after})" if after else "")
+        patterns.append(before + left + run + right + after)
     if not patterns:
         return None
     return {"type": "Split", "pattern": {"Regex": "|".join(patterns)}, "behavior": "Isolated", "invert": False}
