@@ -144,8 +144,8 @@ def _inside(keys: Sequence[str]) -> str:
     for (middle, next_), firsts in after.items():
         nexts[middle, frozenset(firsts)].add(next_)
     middles: dict[tuple[int, frozenset[str], frozenset[str]], list[str]] = defaultdict(list)
-    for (middle, first_set), next_set in nexts.items():
-        middles[len(middle), first_set, frozenset(next_set)].append(middle)
+    for (middle, first_set), nexts_here in nexts.items():
+        middles[len(middle), first_set, frozenset(nexts_here)].append(middle)
     options = []
     any_next = character_class({key[-1] for key in keys})  # asked first: few places have one of these
     for (length, first_set, next_set), found in middles.items():
