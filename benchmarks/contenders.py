@@ -7,6 +7,7 @@ portions (micro-batches a step), steps, device, recompute (layers). Prints one l
 two to warm up, and the most memory that the process held.
 """
 
+import itertools
 import json
 import sys
 import tempfile
@@ -73,7 +74,7 @@ def transformers(config: GPTNeoXConfig, asked: dict[str, Any], rows: torch.Tenso
         report_to=[], logging_strategy="no", disable_tqdm=True,
     )  # fmt: skip
     Trainer(model=model, args=arguments, train_dataset=Rows(), callbacks=[Watch()]).train()
-    asked["seconds"] = [after - before for before, after in zip(ends, ends[1:], strict=False)][WARM_UP - 1 :]
+    asked["seconds"] = [after - before for before, after in itertools.pairwise(ends)][WARM_UP - 1 :]
     while True:
         yield
 

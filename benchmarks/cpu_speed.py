@@ -83,6 +83,8 @@ def main() -> None:
             if done.returncode:
                 raise SystemExit(f"{name}: {done.stderr[-2000:]}")
             results[name].append(json.loads(done.stdout.splitlines()[-1]))
+            figures = ", ".join(f"{key} {value:.2f}" for key, value in results[name][-1].items())
+            print(f"{name}: {figures}", file=sys.stderr, flush=True)
     report(results)
 
 

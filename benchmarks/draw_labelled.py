@@ -63,7 +63,7 @@ def planted(real: list[str], rng: random.Random) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     menu, goods, chinese = MENU.split(), GOODS.split(), CHINESE.split()
     code, licence = CODE.split("\n"), (ROOT / "LICENSE").read_text(encoding="utf-8")
-    for _ in range(PLANTED):
+    for number in range(PLANTED):
         text = rng.choice(real)
         price = f"{rng.randrange(900, 9900):,}円（税込）"
         shop = [f"【送料無料】{rng.choice(goods)} 激安 特別価格 {price} 在庫あり カートに入れる"]
@@ -77,7 +77,7 @@ def planted(real: list[str], rng: random.Random) -> list[tuple[str, str]]:
             "teasers": "\n".join(f"{line[:28]}…" for line in rng.sample(real, 20)).replace("\n\n", "\n"),
             "chinese": "".join(rng.choices(chinese, k=8)),
             "code": "\n".join(rng.choices(code, k=30)),
-            "english": licence[rng.randrange(300) :],
+            "english": licence[60 * number :],
         }  # fmt: skip
         found += made.items()
     return found

@@ -1,113 +1,114 @@
 """Counts the lines on which each library's reading of a tokenizer folder differs from sentencepiece.
 
-    python -m benchmarks.tokenizer_agreement FOLDER FILE … [--lines 20000] [--generated 5000]
+    python -m benchmarks.tokenizer_agreement FOLDER FILE … [--lines 900000] [--generated 100000]
 
-FILE is UTF-8 text or JSON lines with a field `text`, plain or .xz or .gz; each line of its text is one try. Hard and
-generated lines are added. `ids` compares encoding without `</s>`, `text` what sentencepiece's ids are decoded to.
+FILE is a corpus file in any format that janeox reads; each line of its text is a try, or several of 60 characters.
+Generated lines, the hard strings of the tests and lines of 1 MB are added. `ids` counts lines encoded otherwise
+(without `</s>`), `text` those to which sentencepiece's ids are not decoded. FOLDER gets the files for other libraries
+first. janeox is also tried on lines that hold surrogates, which other libraries refuse.
 """
 
 import argparse
-import gzip
+import itertools
 import json
-import lzma
 import random
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import sentencepiece
-import tokenizers
-import transformers
 
+from benchmarks.machine import header
+from janeox.corpus.read import BadRows, read_documents
 from janeox.tokenizer import StreamDecoder, Tokenizer
+from janeox.tokenizer.export import export
 from tests.hard_strings import HARD_STRINGS, generated_lines
 from tests.transformers4 import run_transformers4
 
-Reading = tuple[list[list[int]], list[str]]
-"""ids by line, text by line"""
-
-TRANSFORMERS4 = """
-import json, sys
-from transformers import AutoTokenizer
-folder, file, fast = sys.argv[1:]
-tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=fast == "fast")
-lines, oracle = json.load(open(file, encoding="utf-8"))
-ids = [tokenizer.encode(line, add_special_tokens=False) for line in lines]
-print(json.dumps([ids, [tokenizer.decode(i) for i in oracle]]))
-"""
+READER = Path(__file__).with_name("tokenizer_reader.py")
+SURROGATES = ["\ud83d\ude00", "a\ud800b\udc00", "\udc00\ud800", "猫\ud83d"]
+LONGEST = 60
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("files", type=Path, nargs="*")
-    parser.add_argument("--lines", type=int, default=20_000, help="sampled from the files together")
-    parser.add_argument("--generated", type=int, default=5_000)
+    parser.add_argument("--lines", type=int, default=900_000, help="the first of the files in turn")
+    parser.add_argument("--generated", type=int, default=100_000)
+    parser.add_argument("--examples", type=int, default=2, help="shown of each kind of difference")
     arguments = parser.parse_args()
-    texts = [line for file in arguments.files for line in read_lines(file)]
-    lines = random.Random(0).sample(texts, min(arguments.lines, len(texts)))
-    lines += HARD_STRINGS + generated_lines(arguments.generated, seed=0)
-    compare(arguments.folder, lines)
+    export(arguments.folder)
+    lines = list(taken(arguments.files, arguments.lines))
+    lines += HARD_STRINGS + generated_lines(arguments.generated, seed=0) + long_lines(lines)
+    print(header())
+    compare(arguments.folder, lines, arguments.examples)
 
 
-def compare(folder: Path, lines: list[str]) -> None:
-    """Prints a table: library, lines tried, lines with other ids, lines with other text, the first differing line."""
-    oracle = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spiece.model"))
-    expected = [oracle.encode(line) for line in lines]
-    texts = [oracle.decode(ids) for ids in expected]
-    print(f"{'library':<24}{'lines':>9}{'ids':>9}{'text':>9}  first difference")
-    for name, read in readers(folder, lines, expected).items():
-        ids, decoded = read()
-        other_ids = [line for line, a, b in zip(lines, ids, expected, strict=True) if a != b]
-        other_text = [line for line, a, b in zip(lines, decoded, texts, strict=True) if a != b]
-        first = next(iter(other_ids + other_text), "")
-        print(f"{name:<24}{len(lines):>9,}{len(other_ids):>9,}{len(other_text):>9,}  {first[:60]!r}", flush=True)
+def compare(folder: Path, lines: list[str], examples: int) -> None:
+    """Prints a table: library, lines tried, lines with other ids, lines with other text, examples."""
+    oracle = sentencepiece.SentencePieceProcessor(model_file=str(next(folder.glob("*.model"))))
+    expected = oracle.encode(lines, num_threads=1)
+    texts = oracle.decode(expected)
+    print(
+        f"{folder.name}: {len(oracle):,} pieces, {sum(map(len, lines)):,} characters, {sum(map(len, expected)):,} ids"
+    )
+    print(f"{'library':<32}{'lines':>11}{'ids':>9}{'text':>9}")
+
+    def row(name: str, other_ids: list[int], other_text: list[int], count: int = len(lines)) -> None:
+        print(f"{name:<32}{count:>11,}{len(other_ids):>9,}{len(other_text):>9,}", flush=True)
+        for at in other_ids[:examples] + other_text[:examples]:
+            print(f"    {lines[at][:60]!r}", flush=True)
+
+    tokenizer = Tokenizer.load(folder)
+    whole = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in SURROGATES]
+    ours = tokenizer.batch([*lines, *SURROGATES])
+    wanted = [*expected, *oracle.encode(whole)]
+    other_ids = [at for at, (a, b) in enumerate(zip(ours, wanted, strict=True)) if a != b]
+    row("janeox", other_ids, differing(map(tokenizer.decode, expected), texts), len(ours))
+    row("janeox, streamed", [], differing((streamed(tokenizer, ids) for ids in expected), texts))
+    del ours
+    with tempfile.TemporaryDirectory() as tries:
+        for name, value in {"lines": lines, "ids": expected, "texts": texts}.items():
+            (Path(tries) / f"{name}.json").write_text(json.dumps(value))
+        for kind in ("tokenizers", "fast"):
+            command = [sys.executable, str(READER), kind, str(folder), tries]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found = json.loads(done.stdout.splitlines()[-1])
+            row(found["version"], found["ids"], found["text"])
+        for kind in ("fast", "slow"):
+            found = run_transformers4(READER.read_text(encoding="utf-8"), kind, folder, tries)
+            row(found["version"], found["ids"], found["text"])
 
 
-def readers(folder: Path, lines: list[str], expected: list[list[int]]) -> dict[str, Callable[[], Reading]]:
-    def janeox() -> Reading:
-        tokenizer = Tokenizer.load(folder)
-        return tokenizer.batch(lines, threads=2), [tokenizer.decode(ids) for ids in expected]
+def differing(got: Iterator[str], wanted: list[str]) -> list[int]:
+    return [at for at, (a, b) in enumerate(zip(got, wanted, strict=True)) if a != b]
 
-    def stream() -> Reading:
-        tokenizer = Tokenizer.load(folder)
-        texts = []
-        for ids in expected:
-            decoder = StreamDecoder(tokenizer)
-            texts.append("".join(map(decoder.push, ids)) + decoder.flush())
-        return expected, texts
 
-    def plain() -> Reading:
-        tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-        ids = [tokenizer.encode(line, add_special_tokens=False).ids for line in lines]
-        return ids, [tokenizer.decode(i) for i in expected]
+def streamed(tokenizer: Tokenizer, ids: list[int]) -> str:
+    decoder = StreamDecoder(tokenizer)
+    return "".join(map(decoder.push, ids)) + decoder.flush()
 
-    def transformers5() -> Reading:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, use_fast=False)
-        ids = [tokenizer.encode(line, add_special_tokens=False) for line in lines]
-        return ids, [tokenizer.decode(i) for i in expected]
 
-    def transformers4(fast: str) -> Reading:
-        with tempfile.TemporaryDirectory() as place:
-            file = Path(place) / "lines.json"
-            file.write_text(json.dumps([lines, expected]), encoding="utf-8")
-            return tuple(run_transformers4(TRANSFORMERS4, folder, file, fast))
+def long_lines(lines: list[str]) -> list[str]:
+    """About 1 MB each: mixed text, and runs."""
+    mixed = "".join(random.Random(0).choices(lines or HARD_STRINGS, k=20_000))
+    return [mixed[:350_000], "ー" * 350_000, "猫 " * 250_000, "😀" * 260_000]
 
-    return {
-        "janeox": janeox,
-        "janeox, streamed": stream,
-        f"tokenizers {tokenizers.__version__}": plain,
-        f"transformers {transformers.__version__}": transformers5,
-        "transformers 4, fast": lambda: transformers4("fast"),
-        "transformers 4, slow": lambda: transformers4("slow"),
-    }
+
+def taken(files: list[Path], count: int) -> Iterator[str]:
+    """The first lines of each file, the files having equal parts of `count`."""
+    for file in files:
+        parts = (line[at : at + LONGEST] for line in read_lines(file) for at in range(0, len(line), LONGEST))
+        yield from itertools.islice(parts, count // len(files))
 
 
 def read_lines(file: Path) -> Iterator[str]:
-    opener = {".xz": lzma.open, ".gz": gzip.open}.get(file.suffix, open)
-    with opener(file, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            yield from json.loads(line)["text"].split("\n") if ".json" in file.name else [line.rstrip("\n")]
+    """The lines of a corpus file, in any format that janeox reads."""
+    for document in read_documents(file, file.name, BadRows()):
+        yield from document.text.split("\n")
 
 
 if __name__ == "__main__":

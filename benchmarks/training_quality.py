@@ -9,6 +9,7 @@ Every run is a file in FOLDER, so that the command can be stopped and goes on wh
 """
 
 import argparse
+import itertools
 import json
 import statistics
 from pathlib import Path
@@ -201,12 +202,15 @@ def main() -> None:
 
 
 def mean_curve(runs: list[dict]) -> list[tuple[int, float]]:
-    return [(points[0][0], statistics.mean(loss for _, loss in points)) for points in zip(*(r["curve"] for r in runs))]  # noqa: B905
+    return [
+        (points[0][0], statistics.mean(loss for _, loss in points))
+        for points in zip(*(r["curve"] for r in runs), strict=False)
+    ]
 
 
 def share_of_tokens(curve: list[tuple[int, float]], loss: float) -> float:
     """Of all tokens, those after which the curve first is at `loss`, between two points by a straight line."""
-    for (before, high), (after, low) in zip(curve, curve[1:]):  # noqa: B905
+    for (before, high), (after, low) in itertools.pairwise(curve):
         if low <= loss:
             return (before + (after - before) * (high - loss) / max(high - low, 1e-9)) / curve[-1][0]
     return float("nan")

@@ -56,7 +56,7 @@ class TokenizerConfig:
     """Share of the text's characters that get a piece of their own; the rare rest is spelled in bytes."""
     normalization: Literal["identity", "nfkc", "nmt_nfkc"] = "identity"
     """identity keeps every character; nfkc and nmt_nfkc fold full-width forms, nmt_nfkc also turns newlines and tabs
-    into spaces: decoding cannot undo that, and other libraries then encode some texts otherwise than sentencepiece."""
+    into spaces, which decoding cannot undo; `tokenizers` is then slower (docs/tokenizer.md)."""
     user_defined_symbols: tuple[str, ...] = ()
     """Strings that are always one piece, wherever a text holds them. "<NL>" is how the series' dialogues write a
     newline; without a piece of its own it is spelled out."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from janeox.corpus.clean import (
     clean,
     normalize,
+    without_header_and_footer,
     without_page_furniture,
     without_wiki_residue,
 )
@@ -101,6 +102,15 @@ def test_page_furniture_goes_only_where_it_is_the_whole_line():
     assert without_page_furniture("\n".join(mixed)).split("\n") == (prose * 2)[: len(page)]
 
 
+def test_headers_and_footers_go_at_the_ends_only():
+    top = ["2019年3月4日（月） 12:30", "投稿者: 山田", "カテゴリー：日記", "ホーム | 会社概要 | 採用情報"]
+    prose = ["タグ：と書かれた札が、木にさがっていた。", "投稿日: 不明", "つぎの日は2019年3月5日だった。"]
+    bottom = ["コメント (3)", "トラックバック：0件", "Posted by 太郎", "更新日：2020/1/2"]
+    assert without_header_and_footer("\n".join(top + prose + bottom)).split("\n") == prose
+    assert without_header_and_footer("\n".join(top + bottom)) == ""
+    assert without_header_and_footer("表は 一 | 二 である。") == "表は 一 | 二 である。"
+
+
 def test_clean_applies_what_the_kind_calls_for():
     raw = "配列[1]を返す。\u3000\nメニュー\n終"
     assert clean(Document(raw, "s", "1", "f:1", "json")) == "配列[1]を返す。\n終"
@@ -155,7 +165,22 @@ def test_shares_as_counted_one_by_one(text):
 
 
 @pytest.mark.parametrize(
-    "hard", ["{", "{{", "\\displaystyle ", "{\\displaystyle {", "[要", " > a", "（", "\u3000 ", " ^ ", "前の"]
+    "hard",
+    [
+        "{",
+        "{{",
+        "\\displaystyle ",
+        "{\\displaystyle {",
+        "[要",
+        " > a",
+        "（",
+        "\u3000 ",
+        " ^ ",
+        "前の",
+        "a | ",
+        "投稿日 ",
+        "2020年",
+    ],
 )
 def test_no_text_takes_forever(hard):
     """Patterns that backtrack would take minutes here."""

@@ -170,6 +170,9 @@ def test_ten_thousand_requests_leave_nothing_behind(model):
         def forward(self, rows, every=False):
             return torch.zeros(sum(len(row.ids) for row in rows) if every else len(rows), 16)
 
+        def copy(self, source, target, length):
+            pass
+
     engine = Engine(Instant())
     pick = random.Random(0)
     for number in range(10_000):

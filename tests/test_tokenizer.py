@@ -5,6 +5,7 @@ import itertools
 import json
 import pickle
 import random
+import sys
 from dataclasses import replace
 
 import numpy
@@ -160,6 +161,19 @@ class TestDecode:
         assert parts == ["", "é", "", "", "鬱", "", "", "", "😀"]
         assert decoder.flush() == ""
         assert [decoder.push(first_byte + 0xE3), decoder.push(tokenizer.eos_token_id), decoder.flush()] == ["", "�", ""]
+
+    def test_work_and_memory_per_id_are_constant(self, tokenizer):
+        """Counted, not timed: each id takes as many calls after any number of ids, and as little is held."""
+        once = tokenizer.encode("鬱蒼とした森で𠮟る👨‍👩‍👧‍👦と</s>")
+        decoder, work = StreamDecoder(tokenizer), []
+        for id in once * 200:
+            calls: list[str] = []
+            sys.setprofile(lambda _frame, event, _argument, calls=calls: calls.append(event))
+            decoder.push(id)
+            sys.setprofile(None)
+            work.append(len(calls))
+            assert len(decoder._bytes) <= 3
+        assert work == work[: len(once)] * 200
 
     def test_control_pieces_are_dropped_or_shown(self, tokenizer):
         ids = [2, *tokenizer.encode("猫 "), 3, 0]

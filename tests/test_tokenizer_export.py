@@ -2,19 +2,16 @@
 
 import io
 import json
-from dataclasses import replace
 
 import pytest
 import sentencepiece
 import tokenizers
 import transformers
 
-from conftest import SMALL
 from hard_strings import HARD_STRINGS, generated_lines
 from janeox.errors import JaneoxError
 from janeox.tokenizer import Tokenizer
 from janeox.tokenizer.export import export
-from janeox.tokenizer.train import train_tokenizer
 from transformers4 import run_transformers4
 
 # What is asked of both releases of transformers; prints JSON under transformers 4, is called under 5.
@@ -103,19 +100,9 @@ def test_tokenizers_alone(tokenizer, tokenizer_folder, lines):
     assert plain.encode("猫", "犬").ids == [*tokenizer.encode("猫"), 3, *tokenizer.encode("犬"), 3]
 
 
-def test_normalised_vocabularies_agree_on_japanese(works, lines, tmp_path):
-    """Only the order of several combining marks on one character is known to differ."""
-    marks = "q\u0307\u0323"
-    for normalization in ("nfkc", "nmt_nfkc"):
-        trained = train_tokenizer(works, replace(SMALL, vocab_size=1900, normalization=normalization))
-        trained.save(tmp_path)
-        plain = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-        chosen = [line for line in [*HARD_STRINGS, *lines[-300:]] if marks not in line]
-        for line in [*chosen, "０～９㋿", "か\u3099ﾀﾞ", "a\r\nb", "\x01</s>\x01"]:
-            assert plain.encode(line, add_special_tokens=False).ids == trained.encode(line), line
-
-
-@pytest.mark.parametrize("options", [{}, {"user_defined_symbols": ["<NL>"]}, {"add_dummy_prefix": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"user_defined_symbols": ["<NL>"]}, {"add_dummy_prefix": False}, {"byte_fallback": False}]
+)
 def test_models_by_other_makers(works, tmp_path, options):
     """sentencepiece's defaults: no ASCII in the vocabulary, a space put first, spaces merged, other special ids."""
     model = io.BytesIO()
@@ -138,6 +125,8 @@ def test_models_by_other_makers(works, tmp_path, options):
         "<0x41><0xE3>",
         "ユーザー: 猫<NL>システム: ",
         " 吾輩は  猫 ",
+        "▁猫▁ ▁",
+        "鬱</s>鬱鬱a",
         "",
         " ",
         *works[12].split("\n"),

@@ -2,6 +2,7 @@
 
 import io
 
+import gguf
 import pytest
 import sentencepiece
 
@@ -38,6 +39,23 @@ def test_gguf_keys(tokenizer):
     assert [keys[f"tokenizer.ggml.{role}_token_id"] for role in ("padding", "unknown", "bos", "eos")] == [0, 1, 2, 3]
     assert keys["tokenizer.ggml.add_space_prefix"] is keys["tokenizer.ggml.remove_extra_whitespaces"] is False
     assert "tokenizer.ggml.precompiled_charsmap" not in keys
+
+
+def test_gguf_file(tokenizer, tmp_path):
+    """The keys, written and read back by the format's own package."""
+    writer = gguf.GGUFWriter(tmp_path / "tokenizer.gguf", "gptneox")
+    add = {bool: writer.add_bool, int: writer.add_uint32, str: writer.add_string, list: writer.add_array}
+    keys = gguf_keys(tokenizer)
+    for key, value in keys.items():
+        add[type(value)](key, value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    fields = gguf.GGUFReader(tmp_path / "tokenizer.gguf").fields
+    for key, value in keys.items():
+        if key.endswith("tokens"):
+            value = [piece.decode() for piece in value]
+        assert fields[key].contents() == value, key
 
 
 def test_gguf_keys_of_other_models(works):

@@ -56,6 +56,7 @@ def test_earns_more_and_goes_on_exactly_in_the_middle_of_an_iteration(folder, tm
     rows = metrics(tmp_path / "whole")
     scores = [row["objective/scores"] for row in rows]
     assert scores[-1] > scores[0] + 0.1
+    assert 0 < rows[-1]["policy/entropy_avg"] < 7.7  # a mean over tokens: at most ln 2000
     assert rows[0]["objective/kl"] == pytest.approx(0, abs=1e-4) and rows[-1]["objective/kl"] > 0.1
     killed_after(6, lambda: janeox(*arguments(folder, tmp_path / "cut")))  # step 6 of 4 an iteration
     assert janeox(*arguments(folder, tmp_path / "cut")).returncode == 0
@@ -80,6 +81,17 @@ def test_two_processes_give_the_updates_of_one(folder, tmp_path):
     first, second = (GPTNeoX.from_pretrained(tmp_path / name / "model") for name in ("one", "two"))
     for name, parameter in first.named_parameters():
         torch.testing.assert_close(dict(second.named_parameters())[name], parameter, rtol=1e-3, atol=1e-4)
+
+
+def test_a_reward_model_can_be_the_reward(folder, tmp_path):
+    command = ["reward", "--model", folder / "base", "--data", folder / "prompts.jsonl", "--out", tmp_path / "reward"]
+    command += ["--max-tokens", 64, "--batch-rows", 8, "--optim.learning-rate", "1e-3", "--train.dtype", "float32"]
+    assert janeox(*command).returncode == 0
+    done = janeox(*arguments(folder, tmp_path / "run", tmp_path / "reward" / "model"), "--iterations", 2)
+    assert done.returncode == 0, done.stderr
+    assert metrics(tmp_path / "run")[-1]["objective/scores"] != 0
+    done = janeox(*arguments(folder, tmp_path / "other", folder / "base"))
+    assert done.returncode == 1 and "no reward model" in done.stderr
 
 
 @pytest.mark.parametrize(

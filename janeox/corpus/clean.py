@@ -12,7 +12,9 @@ from janeox.corpus.document import Document
 def clean(document: Document) -> str:
     """The document's text with every rule for its kind applied; may be empty."""
     text = normalize(document.text)
-    return normalize(without_wiki_residue(text)) if document.kind == "wiki" else without_page_furniture(text)
+    if document.kind == "wiki":
+        return normalize(without_wiki_residue(text))
+    return without_header_and_footer(without_page_furniture(text))
 
 
 # --- Normalisation -------------------------------------------------------------------------------------------------
@@ -116,3 +118,30 @@ def without_page_furniture(text: str) -> str:
         return breadcrumbs or _FURNITURE.fullmatch(line) is not None
 
     return "\n".join(line for line in text.split("\n") if not is_furniture(line))
+
+
+# What stands around a post: when, by whom, under which tags, how many comments; or a bar of links. In the middle of a
+# text such lines may belong to it, so they go at its ends only.
+_POST = re.compile(
+    r"""(?x) (?:カテゴリー?|タグ|投稿者|(?:投稿|作成|更新|公開)日時?|最終更新日?時?|(?i:posted|tags?|category|updated))
+        \s*(?:[:：]|\b(?i:by|on)\b)[^。]{0,60}
+    | (?:コメント|トラックバック|ブックマーク|いいね)\s*[:：]?\s*[（(]?\d+件?[)）]?
+    | (?:\d{4}[年/.-]\s?\d{1,2}[月/.-]\s?\d{1,2}日?)(?:\s*[（(][月火水木金土日][)）])?(?:\s*\d{1,2}:\d{2}(?::\d{2})?)?
+    | [^。|｜]{1,24}(?:[|｜][^。|｜]{1,24}){2,}
+    """
+)
+
+
+def without_header_and_footer(text: str) -> str:
+    """Without the lines at a text's beginning and end that tell of the post or page and not of its matter."""
+    lines = text.split("\n")
+    first, end = 0, len(lines)
+    while first < end and _is_of_the_post(lines[first]):
+        first += 1
+    while end > first and _is_of_the_post(lines[end - 1]):
+        end -= 1
+    return "\n".join(lines[first:end])
+
+
+def _is_of_the_post(line: str) -> bool:
+    return len(line) <= 100 and _POST.fullmatch(line) is not None

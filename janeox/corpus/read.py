@@ -210,7 +210,7 @@ def _json_rows(rows: Rows, path: Path, source: str, bad_rows: BadRows) -> Iterat
             bad_rows.add(where, "no `text`, or one that is not a string")
         elif not text and kind == "wiki":
             continue
-        elif _lone_surrogate(text):
+        elif row is not None and b"\\u" in row and _lone_surrogate(text):  # only an escape can spell one
             bad_rows.add(where, "`text` holds half a surrogate pair, which is no character")
         else:
             yield Document(text, source, _identity(name, where), where, kind)

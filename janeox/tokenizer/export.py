@@ -4,7 +4,6 @@ The class named in tokenizer_config.json decides what transformers does: any T5 
 vocabulary and gets it wrong, `PreTrainedTokenizerFast` takes tokenizer.json as it stands, whatever `use_fast` says.
 """
 
-import base64
 import json
 import re
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 
 from janeox.atomic import new_file
 from janeox.errors import JaneoxError
+from janeox.tokenizer import charsmap
+from janeox.tokenizer.charsmap import character_class, replace
 from janeox.tokenizer.model_file import UNIGRAM, ModelFile, Piece, PieceType
 from janeox.tokenizer.tokenizer import SPACE, Tokenizer
 
@@ -21,10 +22,7 @@ from janeox.tokenizer.tokenizer import SPACE, Tokenizer
 NEVER = -1e6
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.vocab")
 HIDDEN = (PieceType.UNKNOWN, PieceType.CONTROL, PieceType.UNUSED, PieceType.BYTE)
-# What sentencepiece's nmt_nfkc does beyond NFKC: drop control characters, turn odd white space into a space, keep ～.
-NMT_DROPPED = r"[\x01-\x08\x0B\x0E-\x1F\x7F\x{8F}\x{9F}]"
-NMT_SPACES = r"[\t\n\x0C\r\x{61C}\x{1680}\x{200B}\x{200C}\x{200E}\x{200F}\x{2028}\x{2029}\x{2581}\x{FEFF}\x{FFFD}]"
-KEPT, STAND_IN = "～", "\x01"  # the stand-in is among the dropped, so no text holds it by then
+UNKNOWN_FOUND = "\ufff0"  # in no piece; stands for the unknown piece until the first space has been taken off
 ROLES = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
 
 
@@ -117,15 +115,26 @@ def _keeps_apart(file: ModelFile) -> dict[str, Any] | None:
     """Splits a hidden piece's string in a text where `NEVER` cannot hide it: a character of it has no piece of its own.
 
     An unknown character costs more than any piece, so `</s>` would win over its spelling if `<` were unknown. Cutting
-    around that character there is harmless: no ordinary piece could have taken it with its neighbours.
+    around that character there is harmless: no ordinary piece takes it together with others. Without byte fallback a
+    run of unknown characters is one unknown piece, so there the cuts go around the run.
     """
     known = {piece.text for piece in file.pieces if piece.type not in HIDDEN}
+    unknown = "[^" + character_class(text for text in known if len(text) == 1)[1:]
     patterns = []
-    for piece in file.pieces:
-        at = next((i for i, character in enumerate(piece.text) if character not in known), None)
-        if piece.type in HIDDEN and at is not None:
-            before, unknown, after = map(re.escape, (piece.text[:at], piece.text[at], piece.text[at + 1 :]))
-            patterns.append(f"(?<={before}){unknown}(?={after})" if before else f"{unknown}(?={after})")
+    for text in (piece.text for piece in file.pieces if piece.type in HIDDEN):
+        start = next((i for i, character in enumerate(text) if character not in known), None)
+        if start is None:
+            continue
+        stop = next((i for i in range(start, len(text)) if text[i] in known), len(text))
+        left = right = ""
+        if file.byte_fallback or stop - start == len(text):
+            stop = start + 1
+        else:
+            left = f"(?<!{unknown}){unknown}*" if start == 0 else ""
+            right = f"{unknown}*" if stop == len(text) else ""
+        before, run, after = map(re.escape, (text[:start], text[start:stop], text[stop:]))
+        before, after = (f"(?<={before})" if before else ""), (f"(?={after})" if after else "")
+        patterns.append(before + left + run + right + after)
     if not patterns:
         return None
     return {"type": "Split", "pattern": {"Regex": "|".join(patterns)}, "behavior": "Isolated", "invert": False}
@@ -133,48 +142,34 @@ def _keeps_apart(file: ModelFile) -> dict[str, Any] | None:
 
 def _normalizers(tokenizer: Tokenizer) -> list[dict[str, Any]]:
     file = tokenizer.file
-    steps = _charsmap(file)
+    try:
+        steps = [*charsmap.steps(file.charsmap)] if file.charsmap else []
+    except ValueError as error:
+        raise JaneoxError(f"{tokenizer.where}: {error}") from error
     if file.remove_extra_whitespaces:
-        steps += [_replace("", regex="^ +| +$"), _replace(" ", regex=" {2,}")]
+        ending = f"[ {SPACE}]+" if file.escape_whitespaces else " +"  # it also takes off what was ▁ in the text
+        steps += [replace("", regex=rf"\A +|{ending}\z"), replace(" ", regex=" {2,}")]
     if file.add_dummy_prefix:
-        steps.append(_replace(" ", regex=r"\A(?=[\s\S])"))  # not `Prepend`: an empty text gets no prefix
+        steps.append(replace(" ", regex=r"\A(?=[\s\S])"))  # not `Prepend`: an empty text gets no prefix
     if file.escape_whitespaces:
-        steps.append(_replace(SPACE, string=" "))
+        steps.append(replace(SPACE, string=" "))
     return steps
-
-
-def _charsmap(file: ModelFile) -> list[dict[str, Any]]:
-    """The model's normalisation rules.
-
-    `tokenizers` has a step that takes sentencepiece's compiled rules, but it looks up whole grapheme clusters and keeps
-    the first, shortest hit: ｶﾞ, か followed by U+3099 and \\r\\n come out wrong. The two usual sets of rules are
-    therefore spelled with its Unicode NFKC; what remains is the order of several combining marks on one character.
-    """
-    if not file.charsmap:
-        return []
-    nfkc = [_replace("令和", string="㋿"), {"type": "NFKC"}]  # its tables are older than the character of 2019
-    if file.normalization == "nfkc":
-        return nfkc
-    if file.normalization == "nmt_nfkc":
-        around = [_replace(STAND_IN, string=KEPT), *nfkc, _replace(KEPT, string=STAND_IN)]
-        return [_replace("", regex=NMT_DROPPED), _replace(" ", regex=NMT_SPACES), *around]
-    return [{"type": "Precompiled", "precompiled_charsmap": base64.b64encode(file.charsmap).decode("ascii")}]
-
-
-def _replace(content: str, **pattern: str) -> dict[str, Any]:
-    """Replaces a `regex` or a `string` by `content`."""
-    return {"type": "Replace", "pattern": {kind.capitalize(): p for kind, p in pattern.items()}, "content": content}
 
 
 def _decoders(tokenizer: Tokenizer) -> list[dict[str, Any]]:
     file = tokenizer.file
     steps: list[dict[str, Any]] = [
-        _replace(" ", string=SPACE),
+        replace(" ", string=SPACE),
         {"type": "ByteFallback"},
         {"type": "Fuse"},
     ]
     if file.add_dummy_prefix or file.remove_extra_whitespaces:
-        steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+        most = len(file.pieces) if file.remove_extra_whitespaces else 1  # no text begins with as many spaces
+        steps.append({"type": "Strip", "content": " ", "start": most, "stop": 0})
+    if not file.byte_fallback:  # with it, no text holds unknown pieces, but any character may be spelled in bytes
+        unknown = re.escape(file.pieces[tokenizer.unk_token_id].text)
+        steps.insert(1, replace(UNKNOWN_FOUND, regex=rf"\A{unknown}\z"))
+        steps.append(replace(file.unknown_surface, string=UNKNOWN_FOUND))
     return steps
 
 

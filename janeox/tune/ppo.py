@@ -124,7 +124,7 @@ class Trainer:
         self.steps_per_iteration = settings.num_ppo_epochs * settings.num_mini_batches
         self.memory: dict[str, Any] = {"iteration": -1, "kl_coef": settings.kl_coef, "figures": {}}
         self.sample = ""
-        self._sums = torch.zeros(6, device=world.device)
+        self._sums = torch.zeros(7, device=world.device)  # of the losses' figures, and their number
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """This process's rows of a step's mini-batch."""
@@ -239,15 +239,13 @@ class Trainer:
         )  # fmt: skip
         count = mask.sum().float()
         figures = (loss.policy, loss.value, loss.policy_clipped, loss.value_clipped, loss.approx_kl, entropies.sum())
-        self._sums += torch.stack([figure.detach().float() for figure in figures]) / count
+        self._sums += torch.stack([*(figure.detach().float() / count for figure in figures), torch.ones_like(count)])
         return loss.policy + settings.vf_coef * loss.value, count
 
     def figures(self) -> dict[str, Any]:
-        """Those of the iteration's replies, and of the last step's losses."""
-        portions = -(-self.settings.batch_rows // self.settings.num_mini_batches // self.world.size)
-        portions = -(-portions // self.settings.micro_batch_rows) * self.world.size
-        means = (total(self._sums.clone(), self.world) / portions).tolist()
+        """Those of the iteration's replies, and means of the losses since the last call."""
+        *sums, count = total(self._sums.clone(), self.world).tolist()
         self._sums.zero_()
         names = ("loss/policy_avg", "loss/value_avg", "policy/clipfrac_avg", "val/clipfrac_avg", "policy/approxkl_avg",
                  "policy/entropy_avg")  # fmt: skip
-        return self.memory["figures"] | dict(zip(names, means, strict=True))
+        return self.memory["figures"] | {name: sum / max(1, count) for name, sum in zip(names, sums, strict=True)}

@@ -1,0 +1,149 @@
+"""Rollouts and whole iterations beside TRL's GRPO trainer: `python -m benchmarks.rollout MODEL PROMPTS.jsonl`
+
+Both sides write the same number of replies of exactly the same length (neither may end early) to prompts of the same
+file, with the same weights in float32, and learn from them in one optimizer step. Ours is `janeox ppo`, which also runs
+a value head and a reference model in every iteration; TRL's is its GRPO trainer over transformers' generate, without a
+reference (β 0). The two take turns; printed are medians.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.machine import header
+from janeox.config import LoopConfig, OptimConfig, SamplingConfig
+from janeox.engine.engine import Engine
+from janeox.settings.tune import Ppo
+from janeox.tokenizer import Tokenizer
+from janeox.train.loop import take_step
+from janeox.train.optim import build
+from janeox.train.parallel import World
+from janeox.tune.ppo import Trainer, read_prompts
+from janeox.tune.start import open_run
+
+ROWS, TOKENS, TURNS = 32, 48, 3
+
+
+def length(texts: list[str]) -> list[float]:
+    """A reward that costs nothing."""
+    return [float(len(text) % 7) for text in texts]
+
+
+class Ours:
+    def __init__(self, model: str, prompts: Path, out: Path):
+        self.settings = Ppo(
+            out=out, model=model, data=(prompts,), reward="benchmarks.rollout:length", batch_rows=ROWS,
+            micro_batch_rows=ROWS, num_ppo_epochs=1, max_tokens=TOKENS, optim=OptimConfig(learning_rate=1e-6),
+            train=LoopConfig(dtype="float32", device="cpu"),
+        )  # fmt: skip
+        world = World(torch.device("cpu"))
+        language_model, self.tokenizer = open_run(self.settings, world)
+        self.prompts = read_prompts(self.settings, self.tokenizer, language_model.config.max_position_embeddings)
+        self.trainer = Trainer(self.settings, world, language_model, self.tokenizer, self.prompts)
+        self.optimizers = build(self.trainer.policy, self.settings.optim, language_model.config.head_dim)
+        self.step = 0
+        self.writing = 0.0
+        self.trainer.writer.write = self._write  # type: ignore[method-assign]
+
+    def _write(self, model, prompts, seeds, max_tokens):
+        """As `Writer.write`, but no reply ends before its last token; notes the time."""
+        from janeox.tune.rollout import Reply
+
+        started = time.perf_counter()
+        self.trainer.writer.backend.refresh(model)
+        engine = Engine(self.trainer.writer.backend)
+        sampling = [SamplingConfig(TOKENS, TOKENS, temperature=1.0, seed=seed) for seed in seeds]
+        texts = [engine.submit(prompt, one) for prompt, one in zip(prompts, sampling, strict=True)]
+        while not engine.idle:
+            engine.step()
+        self.writing = time.perf_counter() - started
+        return [Reply(text.prompt, text.ids, text.logprobs) for text in texts]
+
+    def iteration(self) -> tuple[float, float]:
+        """(seconds of writing, seconds in all)."""
+        started = time.perf_counter()
+        batch = self.trainer.batch(self.step)
+        settings, world = self.settings, self.trainer.world
+        arguments = (self.trainer.objective, batch, ROWS, 1e-6, settings.optim, settings.train, world)
+        take_step(self.trainer.policy, self.optimizers, *arguments)
+        self.step += 1
+        return self.writing, time.perf_counter() - started
+
+
+class Trl:
+    def __init__(self, model: str, prompts: list[str], out: Path):
+        from datasets import Dataset
+        from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+        from trl import GRPOConfig, GRPOTrainer
+
+        config = GRPOConfig(
+            str(out), report_to=[], use_cpu=True, bf16=False, gradient_checkpointing=False, num_generations=8,
+            per_device_train_batch_size=ROWS, max_completion_length=TOKENS, max_steps=TURNS + 1, beta=0.0,
+            temperature=1.0, learning_rate=1e-6, logging_steps=1000, save_strategy="no", disable_tqdm=True,
+            generation_kwargs={"min_new_tokens": TOKENS},
+        )  # fmt: skip
+        self.trainer = GRPOTrainer(
+            AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
+            reward_funcs=lambda completions, **_: length(completions),
+            args=config,
+            train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
+            processing_class=PreTrainedTokenizerFast.from_pretrained(model, padding_side="left"),
+        )
+        self.writing = 0.0
+        generate = self.trainer._generate_single_turn
+
+        def timed(*arguments, **named):
+            started = time.perf_counter()
+            result = generate(*arguments, **named)
+            self.writing = time.perf_counter() - started
+            return result
+
+        self.trainer._generate_single_turn = timed
+        self.optimizer = torch.optim.AdamW(self.trainer.model.parameters(), lr=1e-6)
+        self.trainer.current_gradient_accumulation_steps = 1
+        self.batches = iter(self.trainer.get_train_dataloader())
+
+    def iteration(self) -> tuple[float, float]:
+        """(seconds of writing, seconds in all)."""
+        started = time.perf_counter()
+        trainer = self.trainer
+        trainer.model.train()
+        inputs = trainer._prepare_inputs(next(self.batches))
+        trainer.compute_loss(trainer.model, inputs).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        trainer._step += 1
+        trainer.state.global_step += 1
+        return self.writing, time.perf_counter() - started
+
+
+def main(model: str, prompts: str) -> None:
+    print(header())
+    threads = torch.get_num_threads()
+    print(f"{ROWS} replies of {TOKENS} tokens, one optimizer step; {threads} threads; medians of {TURNS} turns each")
+    with tempfile.TemporaryDirectory() as folder:
+        ours = Ours(model, Path(prompts), Path(folder) / "ours")
+        texts = [Tokenizer.load(model).decode(ids) for ids in ours.prompts]
+        theirs = Trl(model, texts, Path(folder) / "trl")
+        sides = {"janeox ppo": ours, "TRL grpo": theirs}
+        found: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+        for turn in range(TURNS + 1):
+            for name, side in sides.items():
+                seconds = side.iteration()
+                if turn:  # the first warms up
+                    found[name].append(seconds)
+    medians = {}
+    for name, rows in found.items():
+        writing, whole = (statistics.median(column) for column in zip(*rows, strict=True))
+        medians[name] = writing, whole
+        print(f"{name}: {ROWS * TOKENS / writing:,.0f} tokens/s of rollout, {whole:.2f} s an iteration")
+    (a, b), (c, d) = medians.values()
+    print(f"rollout {c / a:.2f} times as fast, iteration {d / b:.2f} times")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])
