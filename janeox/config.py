@@ -35,6 +35,23 @@ class CorpusConfig:
     see what the model will see."""
     mask_personal: bool = False
     """E-mail addresses, ends of telephone numbers and public IP addresses are replaced by examples."""
+    near_duplicates: bool = False
+    """Of documents that are nearly alike, by MinHash, only the first stays, in this and all sources before it."""
+    minhash_chars: int = 5
+    """Letters of the runs whose sets are compared."""
+    minhash_bands: int = 14
+    minhash_rows: int = 8
+    """Two documents of Jaccard similarity s are found to be alike with probability 1 - (1 - s^rows)^bands: 0.56 at 0.7,
+    0.92 at 0.8 and 0.9996 at 0.9 with 14 bands of 8 rows."""
+    repeated_lines: int = 0
+    """Lines of at least so many characters are kept only where they come first in the whole corpus; 0 keeps all."""
+    decontaminate: tuple[str, ...] = ()
+    """Evaluation files, as paths or globs: documents that hold a text of theirs (30 letters in a row; all of a shorter
+    text, from 13 letters on) are dropped."""
+    decontaminate_valid: bool = False
+    """Training documents that share 249 letters in a row with a validation document are dropped."""
+    workers: int = 0
+    """Processes that clean; 0: one a core where there is enough to do. The result is the same with any number."""
     stop_on_bad_rows: bool = False
     """A row that cannot be read ends the run with its file and line; else it is counted and passed over."""
 
@@ -42,8 +59,12 @@ class CorpusConfig:
         """Raises JaneoxError where a value has no meaning."""
         if not 0 <= self.valid_fraction < 1:
             raise JaneoxError(f"corpus.valid_fraction = {self.valid_fraction}: must be at least 0 and below 1")
-        if self.min_chars < 1:
-            raise JaneoxError(f"corpus.min_chars = {self.min_chars}: must be at least 1")
+        for name in ("min_chars", "minhash_chars", "minhash_bands", "minhash_rows"):
+            if getattr(self, name) < 1:
+                raise JaneoxError(f"corpus.{name} = {getattr(self, name)}: must be at least 1")
+        for name in ("repeated_lines", "workers"):
+            if getattr(self, name) < 0:
+                raise JaneoxError(f"corpus.{name} = {getattr(self, name)}: must be at least 0")
 
 
 @dataclass

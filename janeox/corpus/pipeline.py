@@ -1,63 +1,170 @@
 """Raw files → a folder of clean, distinct documents, split into train and valid, with a report of what happened."""
 
 import glob
-import gzip
 import hashlib
 import json
+import multiprocessing
+import os
 import re
+import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from janeox.atomic import new_folder
+from janeox.atomic import new_file, new_folder
 from janeox.config import CorpusConfig
-from janeox.corpus.cleaner import Cleaner
 from janeox.corpus.document import Document
 from janeox.corpus.drops import Drops
 from janeox.corpus.read import BadRows, known, read_documents
+from janeox.corpus.stages import STAGES, Work, gather_held_out
+from janeox.corpus.tally import EXAMPLES, SPLITS, summed
 from janeox.errors import JaneoxError
-from janeox.progress import Progress, progress
+from janeox.progress import progress
 
 REPORT = "report.json"
-SPLITS = ("train", "valid")
-SHARD_BYTES = 2**28
-"""Text bytes after which a source's next file begins."""
-EXAMPLES = 5
-"""Dropped documents named in the report, per rule."""
+BYTES_PER_WORKER = 1 << 23
+"""Of raw files; with less to do, a process more does not pay."""
 
 
 def clean_corpus(config: CorpusConfig, out: Path) -> dict[str, Any]:
     """Cleans every source into `out/{train,valid}/SOURCE-NNNNN.jsonl.gz`; returns what `out/report.json` says.
 
-    Of documents with one text the first in the order of the recipe stays. Whether a document is held out depends on
-    its text alone, so adding data moves none between the splits. A sample of what each rule dropped is in
-    `out/dropped/RULE.jsonl`. The same input gives the same bytes. Memory: about 80 bytes for each kept document (its
-    hash), the sample (`drops.py`), and the longest document.
+    Of documents with one text, or nearly one, the first in the order of the recipe stays. Whether a document is held
+    out depends on its text alone, so adding data moves none between the splits. A sample of what each rule dropped is
+    in `out/dropped/RULE.jsonl`. The same input gives the same bytes, with any number of workers.
+
+    Finished tasks stand in a work folder beside `out`, `.NAME.work`, until all is done; after a kill, Ctrl-C or an
+    error the next call with the same settings and files goes on from them. Memory: that of a task (`stages.py`), and
+    nothing that grows with the corpus.
 
     Raises:
         JaneoxError: a source matches no file or holds no document, a file cannot be read, nothing is left to train on,
             the disk is full, or `out` holds something else. `out` then is as it was.
     """
+    work = prepare(config, out)
+    workers = config.workers or _worth(work)
+    for stage in STAGES:
+        if stage == "write":
+            gather_held_out(work)
+        _run_stage(work, stage, workers)
+    return assemble(work, out)
+
+
+def prepare(config: CorpusConfig, out: Path) -> Work:
+    """The work folder for `out`. What it holds of other settings or other raw files is removed.
+
+    Raises:
+        JaneoxError: a source matches no file, or `out` holds something else than a cleaned corpus.
+    """
     files = source_files(config)
     if out.exists() and not (out / REPORT).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise JaneoxError(f"{out}: exists and is not a cleaned corpus; name another folder or remove it")
-    size = sum(path.stat().st_size for paths in files.values() for path in paths)
-    seen: set[int] = set()
-    with new_folder(out) as folder, progress("cleaning", size, "bytes") as bar:
-        drops = Drops()
-        sources = {name: _clean_source(name, paths, config, folder, seen, drops, bar) for name, paths in files.items()}
+    named = [(name, path) for name, paths in files.items() for path in paths]
+    states = [(name, str(path), path.stat().st_size, path.stat().st_mtime_ns) for name, path in named]
+    settings = {name: value for name, value in asdict(config).items() if name != "workers"}
+    mark = hashlib.sha256(repr((states, settings)).encode("utf-8", "surrogateescape")).hexdigest()
+    folder = out.with_name(f".{out.name}.work")
+    fingerprint = folder / "fingerprint"
+    if not fingerprint.is_file() or fingerprint.read_text() != mark:
+        shutil.rmtree(folder, ignore_errors=True)
+        with new_file(fingerprint) as new:
+            new.write_text(mark)
+    return Work(folder, config, named)
+
+
+def assemble(work: Work, out: Path) -> dict[str, Any]:
+    """The finished tasks of all stages → `out` and its report; the work folder is removed.
+
+    Raises:
+        JaneoxError: a source holds no document, or nothing is left to train on.
+    """
+    reports: dict[str, list[dict[str, Any]]] = {name: [] for name in work.config.sources}
+    numbers = {(name, split): 0 for name in reports for split in SPLITS}
+    drops = Drops()
+    with new_folder(out) as folder:
+        for split in SPLITS:
+            (folder / split).mkdir()
+        for task, (name, path) in enumerate(work.files):
+            reports[name].append({"files": [path.name]})
+            for done in (work.cleaned(task), work.written(task)):
+                reports[name].append(json.loads((done / "report.json").read_text(encoding="utf-8")))
+                drops.merge(done / "drops.json")
+            for split in SPLITS:
+                for shard in sorted(work.written(task).glob(f"{split}-*")):
+                    os.link(shard, folder / split / f"{name}-{numbers[name, split]:05d}.jsonl.gz")
+                    numbers[name, split] += 1
+        report: dict[str, Any] = {
+            name: getattr(work.config, name) for name in ("preset", "min_chars", "valid_fraction")
+        }
+        report["sources"] = sources = {name: _source_report(parts) for name, parts in reports.items()}
         for name, source in sources.items():
             if not source["in"]["documents"]:
                 raise JaneoxError(f"empty corpus: source {name} holds no document; {_why_empty({name: source})}")
-        report = {name: getattr(config, name) for name in ("preset", "min_chars", "valid_fraction")}
-        report["sources"] = sources
         if not any(source["train"]["documents"] for source in sources.values()):
             raise JaneoxError(f"empty corpus: no document is left to train on; {_why_empty(sources)}")
         drops.write(folder)
         (folder / REPORT).write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(work.folder, ignore_errors=True)
     return report
+
+
+def _source_report(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    report = summed(parts)
+    for drop in report["dropped"].values():
+        del drop["examples"][EXAMPLES:]
+    del report["bad_rows"]["first"][20:]
+    report["dropped"] = dict(sorted(report["dropped"].items()))
+    return {key: report[key] for key in ("files", "in", *SPLITS, "dropped", "bad_rows")}
+
+
+def _worth(work: Work) -> int:
+    """The workers that have enough to do."""
+    size = sum(path.stat().st_size for _, path in work.files)
+    return max(1, min(os.cpu_count() or 1, len(work.files), size // BYTES_PER_WORKER))
+
+
+_counted: Any = None  # in a worker: bytes of raw files that all of them have read, shared
+
+
+def _start_worker(counter: Any) -> None:
+    global _counted
+    _counted = counter
+
+
+def _do(work: Work, stage: str, task: Any) -> None:
+    def advance(num_bytes: int) -> None:
+        with _counted.get_lock():
+            _counted.value += num_bytes
+
+    work.do(stage, task, advance)
+
+
+def _run_stage(work: Work, stage: str, workers: int) -> None:
+    """All tasks of a stage that are not done yet, in this process or in several."""
+    tasks = [task for task in work.tasks(stage) if not work.result(stage, task).exists()]
+    in_bytes = stage == "clean"
+    total = sum(work.files[task][1].stat().st_size for task in tasks) if in_bytes else len(tasks)
+    with progress(f"corpus: {stage}", total, "bytes" if in_bytes else "tasks") as bar:
+        if workers == 1 or len(tasks) < 2:
+            for task in tasks:
+                work.do(stage, task, bar.advance)
+                bar.advance(0 if in_bytes else 1)
+            return
+        context = multiprocessing.get_context("spawn")
+        counter = context.Value("q", 0)
+        with ProcessPoolExecutor(workers, context, _start_worker, (counter,)) as pool:
+            waiting = {pool.submit(_do, work, stage, task) for task in tasks}
+            try:
+                while waiting:
+                    done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        future.result()
+                    bar.advance((counter.value if in_bytes else len(tasks) - len(waiting)) - bar.done)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
 
 def source_files(config: CorpusConfig) -> dict[str, list[Path]]:
@@ -86,105 +193,6 @@ def source_files(config: CorpusConfig) -> dict[str, list[Path]]:
                 "of .txt, .json, .jsonl (plain or as .xz, .gz, .bz2, .zst) or .parquet files"
             )
     return files
-
-
-@dataclass
-class _Tally:
-    documents: int = 0
-    chars: int = 0
-    bytes: int = 0
-
-    def add(self, text: str, num_bytes: int) -> None:
-        self.documents += 1
-        self.chars += len(text)
-        self.bytes += num_bytes
-
-
-@dataclass
-class _Dropped(_Tally):
-    examples: list[str] = field(default_factory=list)
-
-
-def _clean_source(
-    name: str, paths: list[Path], config: CorpusConfig, folder: Path, seen: set[int], drops: Drops, bar: Progress
-) -> dict[str, Any]:
-    """Writes one source's documents; returns its part of the report. Adds to `seen` and `drops`."""
-    came, kept = _Tally(), {split: _Tally() for split in SPLITS}
-    dropped: dict[str, _Dropped] = {}
-    bad_rows = BadRows(stop=config.stop_on_bad_rows)
-    cleaner = Cleaner(config)
-    with ExitStack() as stack:
-        shards = {split: stack.enter_context(_Shards(folder / split, name)) for split in SPLITS}
-        for path in paths:
-            for document in read_documents(path, name, bad_rows, bar.advance):
-                came.add(document.text, len(document.text.encode("utf-8")))
-                text = cleaner.clean(document)
-                encoded = text.encode("utf-8")
-                key = text_hash(encoded)
-                reason = cleaner.reason_to_drop(text, document.kind)
-                if not reason and key in seen:
-                    reason = "duplicate"
-                if reason:
-                    drop = dropped.setdefault(reason, _Dropped())
-                    drop.add(text, len(encoded))
-                    drops.add(reason, name, document.where, text)
-                    if len(drop.examples) < EXAMPLES:
-                        drop.examples.append(document.where)
-                    continue
-                seen.add(key)
-                split = "valid" if key < config.valid_fraction * 2**64 else "train"
-                kept[split].add(text, len(encoded))
-                shards[split].write({"text": text, "id": document.id}, len(encoded))
-    return {
-        "files": [path.name for path in paths],
-        "in": vars(came),
-        **{split: vars(tally) for split, tally in kept.items()},
-        "dropped": {reason: vars(tally) for reason, tally in sorted(dropped.items())},
-        "bad_rows": {"count": bad_rows.count, "first": bad_rows.first},
-    }
-
-
-def text_hash(encoded: bytes) -> int:
-    """64 bits of BLAKE2b of a text's UTF-8. They tell duplicates and choose the split.
-
-    Among 6 billion documents one is expected to be taken for a duplicate that is none.
-    """
-    return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "big")
-
-
-class _Shards:
-    """Numbered `SOURCE-NNNNN.jsonl.gz` of a split; a file is made when its first row comes."""
-
-    def __init__(self, folder: Path, source: str):
-        folder.mkdir(exist_ok=True)
-        self.folder, self.source = folder, source
-        self.number = 0
-        self.room = 0
-        self.file: gzip.GzipFile | None = None
-
-    def write(self, row: dict[str, str], num_bytes: int) -> None:
-        if self.file is None or self.room <= 0:
-            self._close()
-            path = self.folder / f"{self.source}-{self.number:05d}.jsonl.gz"
-            # No name and no time in the header: the same documents give the same bytes.
-            self.raw = path.open("wb")
-            self.file = gzip.GzipFile("", "wb", compresslevel=4, fileobj=self.raw, mtime=0)
-            self.number, self.room = self.number + 1, SHARD_BYTES
-        self.room -= num_bytes
-        self.file.write(json.dumps(row, ensure_ascii=False).encode("utf-8") + b"\n")
-
-    def _close(self) -> None:
-        if self.file is not None:
-            try:
-                self.file.close()
-            finally:
-                self.raw.close()
-
-    def __enter__(self) -> "_Shards":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._close()
 
 
 def _why_empty(sources: dict[str, Any]) -> str:

@@ -1,0 +1,99 @@
+"""Text of evaluation sets, or of the validation split, in training documents."""
+
+import glob
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from janeox.corpus.near import letters, window_hashes
+from janeox.errors import JaneoxError
+
+LENGTHS = (30, 25, 20, 16, 13)
+"""Letters of the runs that are compared: the longest that fits a text of the evaluation set. 30 letters in a row hardly
+ever agree by chance; texts under 13 letters are not looked for."""
+HELD_OUT = 200
+"""Letters of the runs of validation documents that are looked for."""
+HELD_OUT_STEP = 50
+"""Letters between two such runs: whatever shares 249 letters with a validation document is found."""
+
+
+class Runs:
+    """A set of runs of letters, by their hashes.
+
+    Args:
+        hashes: by length of the run, uint64, sorted.
+    """
+
+    def __init__(self, hashes: dict[int, np.ndarray]):
+        self._hashes = {length: found for length, found in hashes.items() if len(found)}
+        self._maybe = np.zeros(1 << 22, bool)  # most runs are told from its 22 bits alone
+        for found in self._hashes.values():
+            self._maybe[found >> np.uint64(42)] = True
+
+    def touch(self, text: str) -> bool:
+        """Whether the text holds one of the runs."""
+        compared = letters(text)
+        for length, known in self._hashes.items():
+            runs = window_hashes(compared, length)
+            runs = runs[self._maybe[runs >> np.uint64(42)]]
+            places = np.searchsorted(known, runs).clip(max=len(known) - 1)
+            if (known[places] == runs).any():
+                return True
+        return False
+
+
+def evaluation_runs(patterns: tuple[str, ...]) -> Runs:
+    """The runs of all texts in evaluation files: every string of .json, .jsonl and .json.gz, every line of others.
+
+    Raises:
+        JaneoxError: a pattern matches no file, or one cannot be read.
+    """
+    hashes: dict[int, list[np.ndarray]] = {length: [] for length in LENGTHS}
+    for pattern in patterns:
+        files = [path for path in map(Path, sorted(glob.glob(pattern, recursive=True))) if path.is_file()]
+        if not files:
+            raise JaneoxError(f"corpus.decontaminate: {pattern!r} matches no file; give a file or a glob")
+        for file in files:
+            for text in _strings(file):
+                compared = letters(text)
+                length = next((length for length in LENGTHS if length <= len(compared)), None)
+                if length:
+                    hashes[length].append(window_hashes(compared, length))
+    return Runs({length: np.unique(np.concatenate(found)) for length, found in hashes.items() if found})
+
+
+def held_out_hashes(text: str) -> np.ndarray:
+    """Hashes of the runs by which text of a validation document is found elsewhere."""
+    return window_hashes(letters(text), HELD_OUT)[::HELD_OUT_STEP]
+
+
+def _strings(file: Path) -> Iterator[str]:
+    try:
+        raw = file.read_bytes()
+        content = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise JaneoxError(f"{file}: cannot be read as an evaluation file ({error})") from error
+    rows = [line for line in content.split("\n") if line.strip()]
+    if not rows or rows[0].lstrip()[0] not in "{[":
+        yield from rows
+        return
+    try:
+        yield from _within(json.loads(content))  # one JSON value
+    except ValueError:
+        for number, row in enumerate(rows, 1):
+            try:
+                yield from _within(json.loads(row))
+            except ValueError as error:
+                raise JaneoxError(f"{file}: row {number} is not JSON ({error})") from error
+
+
+def _within(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _within(part)
