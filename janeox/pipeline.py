@@ -7,7 +7,7 @@ trained over another one, that is an error.
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -89,7 +89,7 @@ def fingerprints(settings: Run) -> dict[str, str]:
     ]
     marks, before = {}, ""
     for step, own in (
-        ("corpus", (raw, asdict(settings.corpus))),
+        ("corpus", (raw, asdict(replace(settings.corpus, workers=0)))),
         ("tokenizer", asdict(settings.tokenizer)),
         ("shards", ()),
         ("model", tuple(asdict(part) for part in (settings.model, settings.data, settings.optim, settings.train))),

@@ -13,11 +13,12 @@ def package(name, modules):
 
 # Each module may import those above it.
 ORDER = [
-    "errors", "atomic", "progress", "config", "native",
+    "errors", "atomic", "progress", "model_config", "config", "native",
     *package("settings", "corpus tokenizer train run evaluate generate native tune serve"),
     "recipe",
     *package("corpus", "document unpack download parquet read clean words characters measures figures word_lists"),
-    *package("corpus", "personal presets cleaner explain drops pipeline report"),
+    *package("corpus", "personal presets cleaner explain near contamination repeats tally drops stages"),
+    *package("corpus", "pipeline cluster report"),
     *package("tokenizer", "model_file charsmap encoder export tokenizer"), "dialogue",
     *package("tokenizer", "doctor gguf report train"),
     *package("data", "shards tokenize megatron batches"),

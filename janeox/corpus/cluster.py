@@ -11,7 +11,7 @@ from typing import Any
 
 from janeox.config import CorpusConfig
 from janeox.corpus.pipeline import assemble, prepare
-from janeox.corpus.stages import STAGES, Work, gather_held_out
+from janeox.corpus.stages import STAGES, Work
 from janeox.errors import JaneoxError
 
 
@@ -24,8 +24,6 @@ class Step:
 
     def __call__(self, data: Iterable[Any] | None = None, rank: int = 0, world_size: int = 1) -> Iterable[Any]:
         """Does this rank's share of the stage's tasks. Nothing comes in and nothing goes on: all is in files."""
-        if self.stage == "write" and rank == 0:
-            gather_held_out(self.work)
         self.work.run(self.stage, rank, world_size)
         return ()
 

@@ -18,7 +18,7 @@ from janeox.config import CorpusConfig
 from janeox.corpus.document import Document
 from janeox.corpus.drops import Drops
 from janeox.corpus.read import BadRows, known, read_documents
-from janeox.corpus.stages import STAGES, Work, gather_held_out
+from janeox.corpus.stages import STAGES, Work
 from janeox.corpus.tally import EXAMPLES, SPLITS, summed
 from janeox.errors import JaneoxError
 from janeox.progress import progress
@@ -46,8 +46,6 @@ def clean_corpus(config: CorpusConfig, out: Path) -> dict[str, Any]:
     work = prepare(config, out)
     workers = config.workers or _worth(work)
     for stage in STAGES:
-        if stage == "write":
-            gather_held_out(work)
         _run_stage(work, stage, workers)
     return assemble(work, out)
 

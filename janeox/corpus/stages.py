@@ -3,7 +3,8 @@ sees the work folder; what a task makes appears whole or not at all, and is its 
 
 1. `clean`, a task a raw file: cleaned documents, and what is needed to tell duplicates: hashes.
 2. `repeats`, a task a kind of hash and part of its range: which entries came before, in the order of the recipe.
-3. `write`, a task a raw file: the documents that stay, by split.
+3. `held_out`, one task, where the recipe asks for it: by what text of the validation documents is found elsewhere.
+4. `write`, a task a raw file: the documents that stay, by split.
 """
 
 import gzip
@@ -26,7 +27,7 @@ from janeox.corpus.read import BadRows, read_documents
 from janeox.corpus.repeats import is_repeat, kinds, line_hashes, num_parts, read_array, repeats_in
 from janeox.corpus.tally import SPLITS, Tally, dropped_by_rule, text_hash
 
-STAGES = ("clean", "repeats", "write")
+STAGES = ("clean", "repeats", "held_out", "write")
 SHARD_BYTES = 2**28
 """Text bytes after which a split's next file begins."""
 
@@ -49,6 +50,8 @@ class Work:
 
     def tasks(self, stage: str) -> list[Any]:
         """What `do` takes for each task of a stage. Those of `repeats` are known once `clean` is done."""
+        if stage == "held_out":
+            return [0] if self.config.decontaminate_valid else []
         if stage != "repeats":
             return list(range(len(self.files)))
         return [
@@ -67,6 +70,8 @@ class Work:
         if stage == "repeats":
             kind, column, part = task
             return self.folder / "repeats" / f"{kind}-{column:03d}-{part:05d}"
+        if stage == "held_out":
+            return self.folder / "held_out"
         return self.cleaned(task) if stage == "clean" else self.written(task)
 
     def do(self, stage: str, task: Any, advance: Any = lambda num_bytes: None) -> None:
@@ -83,6 +88,9 @@ class Work:
             kind, column, part = task
             with new_file(self.result(stage, task)) as new:
                 repeats_in(self.hashes(kind, column), part).tofile(new)
+        elif stage == "held_out":
+            with new_file(self.result(stage, task)) as new:
+                np.unique(np.concatenate([read_array(path) for path in self.hashes("held_out")])).tofile(new)
         else:
             _write(self, task)
 
@@ -141,7 +149,7 @@ def _write(work: Work, task: int) -> None:
         counts = [len(read_array(file)) for file in work.hashes(kind)]
         files = [work.result("repeats", name) for name in work.tasks("repeats") if name[0] == kind]
         repeated[kind] = is_repeat(files, sum(counts[:task]), counts[task])
-    held_out = Runs({HELD_OUT: read_array(work.folder / "held_out")}) if config.decontaminate_valid else Runs({})
+    held_out = Runs({HELD_OUT: read_array(work.result("held_out", 0))}) if config.decontaminate_valid else Runs({})
     line = 0
     with new_folder(work.written(task)) as folder, ExitStack() as stack:
         shards = {split: stack.enter_context(_Shards(folder, split)) for split in SPLITS}
@@ -169,14 +177,6 @@ def _write(work: Work, task: int) -> None:
         report["dropped"] = {name: vars(drop) for name, drop in dropped.items()}
         (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
         drops.save(folder / "drops.json")
-
-
-def gather_held_out(work: Work) -> None:
-    """Before `write`: the runs of all validation documents in one sorted file, where the recipe asks for it."""
-    if not work.config.decontaminate_valid or (work.folder / "held_out").exists():
-        return
-    with new_file(work.folder / "held_out") as new:
-        np.unique(np.concatenate([read_array(path) for path in work.hashes("held_out")])).tofile(new)
 
 
 def cleaned_documents(folder: Path, source: str) -> Iterator[Document]:
