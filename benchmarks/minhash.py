@@ -1,0 +1,102 @@
+"""MinHash of documents beside datatrove's, and the memory of cleaning as the corpus grows.
+
+    python -m benchmarks.minhash FILE … [--documents 200] [--rounds 5]     speed, the rival in turn
+    python -m benchmarks.minhash FILE … --memory                           peak memory at 1×, 4× and 16× the files
+
+Both hash the runs of 5 letters of the same documents into 14 bands of 8 rows. datatrove cuts a text into words; here it
+is given single letters for words, so that both compare the same sets and no segmenter is timed.
+"""
+
+import argparse
+import itertools
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
+
+from benchmarks.machine import header
+from janeox.corpus.near import band_keys, letters
+from janeox.corpus.read import BadRows, read_documents
+
+CHARS, BANDS, ROWS = 5, 14, 8
+CHILD = """
+import resource, sys
+from pathlib import Path
+from janeox.config import CorpusConfig
+from janeox.corpus.pipeline import clean_corpus
+config = CorpusConfig({"copies": sys.argv[1]}, near_duplicates=True, decontaminate_valid=True, workers=1)
+report = clean_corpus(config, Path(sys.argv[2]))
+came = report["sources"]["copies"]["in"]
+print(came["documents"], came["bytes"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def speed(texts: list[str], rounds: int) -> None:
+    import xxhash
+    from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = MinhashConfig(n_grams=CHARS, num_buckets=BANDS, hashes_per_bucket=ROWS)
+        letters_for_words = SimpleNamespace(word_tokenize=list)
+        with patch("datatrove.pipeline.dedup.minhash.load_word_tokenizer", lambda language: letters_for_words):
+            theirs = MinhashDedupSignature(folder, config)
+        # Its own default hands text to xxhash, which takes bytes only since version 4.
+        theirs._hash_func = lambda gram: xxhash.xxh64_intdigest(gram.encode())
+
+        def ours_all() -> None:
+            for text in texts:
+                band_keys(text, CHARS, BANDS, ROWS)
+
+        def theirs_all() -> None:
+            for text in texts:
+                theirs.get_signature(theirs.get_shingles(text))
+
+        seconds: dict[str, list[float]] = {"janeox": [], "datatrove": []}
+        for _ in range(rounds):
+            for name, work in (("janeox", ours_all), ("datatrove", theirs_all)):
+                started = time.perf_counter()
+                work()
+                seconds[name].append(time.perf_counter() - started)
+    size = sum(len(text.encode()) for text in texts) / 1e6
+    print(f"{len(texts)} documents, {size:.1f} MB, {sum(len(letters(text)) for text in texts):,} letters; one core")
+    for name, times in seconds.items():
+        print(f"  {name:<10} {size / statistics.median(times):6.2f} MB/s")
+    ratios = [b / a for a, b in zip(seconds["janeox"], seconds["datatrove"], strict=True)]
+    print(f"  {statistics.median(ratios):.1f} times datatrove's (median of {rounds} rounds, one after the other)")
+
+
+def memory(files: list[Path]) -> None:
+    """Every copy is a file of its own, so that the number of tasks grows as it does with a larger corpus."""
+    print("copies  documents    MB of text  peak MB")
+    for copies in (1, 4, 16):
+        with tempfile.TemporaryDirectory() as folder:
+            for copy, file in itertools.product(range(copies), files):
+                os.symlink(file.resolve(), Path(folder) / f"{copy:02d}-{file.name}")
+            call = [sys.executable, "-c", CHILD, f"{folder}/*", f"{folder}/out"]
+            printed = subprocess.run(call, capture_output=True, text=True, check=True).stdout.split()
+        documents, size, peak = map(int, printed[-3:])
+        print(f"{copies:>6}  {documents:>9,}  {size / 1e6:>12,.1f}  {peak / 1e3:>7,.0f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--documents", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory", action="store_true")
+    options = parser.parse_args()
+    print(header(), "\n")
+    if options.memory:
+        memory(options.files)
+        return
+    documents = itertools.chain.from_iterable(read_documents(file, file.name, BadRows()) for file in options.files)
+    speed([document.text for document in itertools.islice(documents, options.documents)], options.rounds)
+
+
+if __name__ == "__main__":
+    main()
