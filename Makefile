@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: run series test check browser bench clean
 
 # The main job: the raw texts under data/ → a small Japanese model that speaks, in runs/tiny-cpu.
-run: .venv/ready
+run: .venv/installed
 	$(BIN)/janeox run recipes/tiny-cpu.toml
 
 # The series, small: SFT, SFT-v2, reward model and PPO from that model, on the conversations under data/instruct.
@@ -34,13 +34,20 @@ bench: .venv/ready
 
 NATIVE := $(wildcard janeox/native/*)
 
-# Made again whenever the dependencies or the compiled sources change; an interrupted install leaves no `ready`, so the next call finishes it.
-.venv/ready: pyproject.toml constraints.txt constraints-transformers4.txt $(NATIVE)
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+
+# Made again whenever the dependencies or the compiled sources change; an interrupted install leaves no mark, so the next
+# call finishes it. `installed` is janeox alone; `ready` has all that its tests compare with, too.
+.venv/installed: pyproject.toml constraints.txt $(NATIVE)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "janeox needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[test]'
+	$(INSTALL) --constraint constraints.txt --editable .
+	touch $@
+
+.venv/ready: .venv/installed constraints-transformers4.txt
+	$(INSTALL) --constraint constraints.txt --editable '.[test]'
 	rm -rf .venv/transformers4
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --target .venv/transformers4 --requirement constraints-transformers4.txt
+	$(INSTALL) --no-deps --target .venv/transformers4 --requirement constraints-transformers4.txt
 	touch $@
 
 clean:
