@@ -45,9 +45,14 @@ def clean_corpus(config: CorpusConfig, out: Path) -> dict[str, Any]:
     """
     work = prepare(config, out)
     workers = config.workers or _worth(work)
-    for stage in STAGES:
-        _run_stage(work, stage, workers)
-    return assemble(work, out)
+    try:
+        for stage in STAGES:
+            _run_stage(work, stage, workers)
+        return assemble(work, out)
+    except BaseException:
+        if not any(work.folder.glob("*/*")):  # no task was finished: there is nothing to go on from
+            shutil.rmtree(work.folder, ignore_errors=True)
+        raise
 
 
 def prepare(config: CorpusConfig, out: Path) -> Work:
@@ -99,13 +104,19 @@ def assemble(work: Work, out: Path) -> dict[str, Any]:
         report["sources"] = sources = {name: _source_report(parts) for name, parts in reports.items()}
         for name, source in sources.items():
             if not source["in"]["documents"]:
-                raise JaneoxError(f"empty corpus: source {name} holds no document; {_why_empty({name: source})}")
+                raise _empty(work, f"source {name} holds no document; {_why_empty({name: source})}")
         if not any(source["train"]["documents"] for source in sources.values()):
-            raise JaneoxError(f"empty corpus: no document is left to train on; {_why_empty(sources)}")
+            raise _empty(work, f"no document is left to train on; {_why_empty(sources)}")
         drops.write(folder)
         (folder / REPORT).write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(work.folder, ignore_errors=True)
     return report
+
+
+def _empty(work: Work, why: str) -> JaneoxError:
+    """The error for a corpus with nothing in it, whose finished tasks nobody goes on from."""
+    shutil.rmtree(work.folder, ignore_errors=True)
+    return JaneoxError(f"empty corpus: {why}")
 
 
 def _source_report(parts: list[dict[str, Any]]) -> dict[str, Any]:
