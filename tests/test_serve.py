@@ -206,7 +206,7 @@ def test_a_full_queue_is_said_so_and_clients_that_leave_free_their_slots(lm):
                 stream = http.stream("POST", url, json=long)
                 assert stream.__enter__().status_code == 200
                 streams.append(stream)
-            until(lambda: running.server.worker.num_running == 1)
+                until(lambda: running.server.worker.num_running == 1)  # else the first takes a waiting place too
             if running.server.worker.num_waiting == 2:
                 assert httpx.post(url, json={"prompt": PROMPT}).status_code == 429
             for stream in streams:
