@@ -113,6 +113,7 @@ def test_planted_questions_are_all_removed(tmp_path, works):
     questions = [
         "主に子ども向けのもので、イラストのついた物語が書かれているものはどれ？",  # JCommonsenseQA's form
         "男性がテニスのラケットを振っています。",  # a caption, shorter than 30 letters
+        "花火が 上がるのは？",  # shorter than any run
     ]
     (tmp_path / "set.jsonl").write_text("".join(json.dumps({"q": q, "label": 1}) + "\n" for q in questions))
     (tmp_path / "set.json").write_text(json.dumps({"data": [{"context": "".join(works[0].split("\n"))[:400]}]}))
@@ -124,6 +125,14 @@ def test_planted_questions_are_all_removed(tmp_path, works):
     report = clean_corpus(config, tmp_path / "out")
     assert kept(tmp_path / "out") == texts[7:]
     assert report["sources"]["a"]["dropped"]["contaminated"]["documents"] == len(planted)
+
+
+def test_short_questions_are_looked_for_with_their_mark(tmp_path):
+    texts = ["冬は？", "何を食べる?", "料理は", "ゲーム機"]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"q": text}) + "\n" for text in texts))
+    runs = evaluation_runs((str(tmp_path / "a.jsonl"),))
+    assert runs.touch("さて、冬は？") and runs.touch("「何を、\n食べる？」と") and runs.touch("冬は?")
+    assert not runs.touch("冬は寒い。春は？") and not runs.touch("料理は？ゲーム機？") and not runs.touch("食べる？冬")
 
 
 def test_training_documents_clear_of_validation(tmp_path, works):

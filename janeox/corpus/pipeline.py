@@ -7,9 +7,11 @@ import multiprocessing
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +73,16 @@ def prepare(config: CorpusConfig, out: Path) -> Work:
     folder = out.with_name(f".{out.name}.work")
     fingerprint = folder / "fingerprint"
     if not fingerprint.is_file() or fingerprint.read_text() != mark:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
         with new_file(fingerprint) as new:
             new.write_text(mark)
     return Work(folder, config, named)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a work folder, its fingerprint first, so that what a kill leaves of it is not taken for finished work."""
+    (folder / "fingerprint").unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def assemble(work: Work, out: Path) -> dict[str, Any]:
@@ -109,7 +117,7 @@ def assemble(work: Work, out: Path) -> dict[str, Any]:
             raise _empty(work, f"no document is left to train on; {_why_empty(sources)}")
         drops.write(folder)
         (folder / REPORT).write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(work.folder, ignore_errors=True)
+    _remove(work.folder)
     return report
 
 
@@ -140,6 +148,15 @@ _counted: Any = None  # in a worker: bytes of raw files that all of them have re
 def _start_worker(counter: Any) -> None:
     global _counted
     _counted = counter
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this worker when its parent was killed: the next call does its task anew, at the same place."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait_for([parent.sentinel])
+    os._exit(1)
 
 
 def _do(work: Work, stage: str, task: Any) -> None:

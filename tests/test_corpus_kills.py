@@ -1,0 +1,67 @@
+"""Kills where they hurt most: of a parent whose workers go on, and while the work folder is being removed."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from janeox.config import CorpusConfig
+from janeox.corpus import pipeline
+from janeox.corpus.pipeline import clean_corpus
+from test_corpus_pipeline import ROOT, corpus, files, prose
+
+CODE = """
+import sys
+from pathlib import Path
+from janeox import config
+from janeox.corpus.pipeline import clean_corpus
+if __name__ == "__main__":
+    clean_corpus(eval(sys.argv[1], vars(config)), Path(sys.argv[2]))
+"""
+
+
+def test_a_killed_parents_workers_do_not_disturb_the_next_call(tmp_path):
+    for name in "ab":
+        corpus(tmp_path / "raw", *[prose(number) + name for number in range(4000)], name=f"{name}.txt")
+    config = CorpusConfig({"s": str(tmp_path / "raw/*.txt")}, near_duplicates=True, minhash_bands=2, workers=2)
+    script, out = tmp_path / "clean.py", tmp_path / "out"
+    script.write_text(CODE)
+    call = [sys.executable, str(script), repr(config), str(out)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    first = subprocess.Popen(call, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob(".out.work/clean/.*.partial/documents"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    first.kill()
+    first.wait()
+    assert not list(tmp_path.glob(".out.work/clean/0*"))  # both workers were in the middle of a task
+    done = subprocess.run(call, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    clean_corpus(replace(config, workers=1), tmp_path / "undisturbed")
+    assert files(out) == files(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("lost", ["write/*/train-*", "write/*", "clean/*/documents", "repeats/*"])
+def test_a_work_folder_half_removed_is_not_gone_on_from(tmp_path, monkeypatch, lost):
+    config = CorpusConfig({"s": corpus(tmp_path / "raw", *map(prose, range(99)))}, valid_fraction=0.1, workers=1)
+    clean_corpus(config, tmp_path / "undisturbed")
+    whole = pipeline.shutil.rmtree
+
+    def killed(folder: Path, **options: object) -> None:
+        if not (folder / "write").exists():  # not yet the removal at the end
+            return whole(folder, **options)
+        for path in folder.glob(lost):
+            whole(path) if path.is_dir() else path.unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        clean_corpus(config, tmp_path / "out")
+    assert (tmp_path / ".out.work").exists()
+    monkeypatch.undo()
+    clean_corpus(config, tmp_path / "out")
+    assert files(tmp_path / "out") == files(tmp_path / "undisturbed")
