@@ -6,6 +6,9 @@ FOLDER keeps the models (random weights) in every engine's format, so that a sec
 of disk. Each engine is opened in a fresh process, all in turn, round after round; a line shows medians over the rounds.
 Before each, that process reads 1 GB with all threads: the bandwidth of that moment, since it changes between minutes.
 Engines whose packages are not installed are named as such.
+
+First benchmarks.rival_logits shows that all of them compute the same, at a tiny shape. `logits` says it of the weights
+that are timed: |difference| / |logits| after a prompt of 32, to the first engine of the run (janeox16).
 """
 
 import argparse
@@ -18,6 +21,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from benchmarks import rival_files as files
 from benchmarks.machine import header
 from janeox.config import GPTNeoXConfig
@@ -25,7 +31,8 @@ from janeox.config import GPTNeoXConfig
 SHAPES = {
     "134m": GPTNeoXConfig(32000, 768, 12, 12, 3072),
     "3.6b": GPTNeoXConfig(),
-    "tiny": GPTNeoXConfig(512, 64, 2, 2, 256),
+    # Weights so large that attention is sharp: what is wrong in a mask or rotation shows in the logits.
+    "tiny": GPTNeoXConfig(512, 64, 2, 2, 256, initializer_range=0.2),
 }
 
 
@@ -40,14 +47,14 @@ def packed(bits: int) -> Callable[[Path, Path], None]:
 # name: (class of benchmarks.rivals, package, file, how it is written)
 ENGINES: dict[str, tuple[str, str, str, Callable[[Path, Path], None] | None]] = {
     "janeox16": ("Janeox", "janeox", "janeox16", packed(16)),
-    "llama16": ("LlamaCpp", "llama_cpp", "f16.gguf", gguf("F16")),
+    "llama16": ("LlamaCpp", "llama_cpp", "llama16.gguf", gguf("F16")),
     "transformers16": ("Transformers", "transformers", "model", None),
     "janeox8": ("Janeox", "janeox", "janeox8", packed(8)),
-    "llama8": ("LlamaCpp", "llama_cpp", "q8_0.gguf", gguf("Q8_0")),
+    "llama8": ("LlamaCpp", "llama_cpp", "llama8.gguf", gguf("Q8_0")),
     "openvino8": ("OpenVINO", "openvino", "openvino8.xml", files.write_openvino),
     "ctranslate8": ("CTranslate2", "ctranslate2", "ctranslate8", files.write_ctranslate2),
     "janeox4": ("Janeox", "janeox", "janeox4", packed(4)),
-    "llama4": ("LlamaCpp", "llama_cpp", "q4_0.gguf", gguf("Q4_0")),
+    "llama4": ("LlamaCpp", "llama_cpp", "llama4.gguf", gguf("Q4_0")),
 }
 
 
@@ -72,18 +79,23 @@ def main() -> None:
     if options.write:
         return
     print(header())
+    logits = [sys.executable, "-m", "benchmarks.rival_logits", str(options.folder), "--only", ",".join(names)]
+    subprocess.run(logits, check=True)
     print(
         f"{options.shape}, random weights, {options.threads} threads; prompts of 32 tokens, prefill of {options.prompt}"
     )
     results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    expected: list[float] = []
     for _ in range(options.rounds):
         for name in names:
             command = [sys.executable, "-m", "benchmarks.cpu_speed", *sys.argv[1:], "--child", name]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 raise SystemExit(f"{name}: {done.stderr[-2000:]}")
-            results[name].append(json.loads(done.stdout.splitlines()[-1]))
-            figures = ", ".join(f"{key} {value:.2f}" for key, value in results[name][-1].items())
+            measured = json.loads(done.stdout.splitlines()[-1])
+            expected = expected or measured["logits"]
+            results[name].append(measured | {"logits": relative(measured["logits"], expected)})
+            figures = ", ".join(f"{key} {value:.3g}" for key, value in results[name][-1].items())
             print(f"{name}: {figures}", file=sys.stderr, flush=True)
     report(results)
 
@@ -106,7 +118,7 @@ def write_missing(folder: Path, config: GPTNeoXConfig, names: list[str]) -> None
             print(f"wrote {file} in {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
 
 
-def measure(name: str, folder: Path, options: argparse.Namespace) -> dict[str, float]:
+def measure(name: str, folder: Path, options: argparse.Namespace) -> dict[str, float | list[float]]:
     from benchmarks import rivals
     from janeox.engine.limits import read_bandwidth
 
@@ -119,7 +131,7 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> dict[str, f
     engine.prefill([7, 8, 9, 10])
     load = time.perf_counter() - start
     prompt = [number % 500 for number in range(options.prompt)]
-    return {
+    measured: dict[str, float | list[float]] = {
         "load s": load,
         "batch 1": 1 / engine.decode([prompt[:32]], options.steps),
         "batch 8": 8 / engine.decode([prompt[row : row + 32] for row in range(8)], options.steps),
@@ -127,6 +139,12 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> dict[str, f
         "peak GB": resident(),
         "GB/s": bandwidth,
     }
+    return measured | {"logits": engine.logits([prompt[:32]], [[]])[0, 0].tolist()}
+
+
+def relative(found: ArrayLike, expected: ArrayLike) -> float:
+    """|difference| / |expected|."""
+    return float(np.linalg.norm(np.subtract(found, expected)) / np.linalg.norm(expected))
 
 
 def resident() -> float:
@@ -141,10 +159,10 @@ def report(results: dict[str, list[dict[str, float]]]) -> None:
         name: {key: statistics.median(round[key] for round in rounds) for key in rounds[0]}
         for name, rounds in results.items()
     }
-    columns = ("batch 1", "batch 8", "prefill", "load s", "peak GB", "GB/s")
+    columns = ("batch 1", "batch 8", "prefill", "load s", "peak GB", "GB/s", "logits")
     print(f"{'tokens/s':<16}" + "".join(f"{column:>10}" for column in columns))
     for name, row in medians.items():
-        print(f"{name:<16}" + "".join(f"{row[column]:>10.2f}" for column in columns))
+        print(f"{name:<16}" + "".join(f"{row[column]:>10.2f}" for column in columns[:-1]) + f"{row['logits']:>10.2g}")
     print("\nratios to the engines of the same bits (median of the rounds' ratios; lowest, highest)")
     for name in medians:
         for other in medians:

@@ -25,7 +25,7 @@ GGUF_NAMES = {
 
 
 def write_random_model(config: GPTNeoXConfig, folder: Path, seed: int = 0) -> None:
-    """A folder of float16 weights: normal with the config's range, norms 1, biases 0."""
+    """A folder of float16 weights: normal with the config's range, biases and norms' differences from 1 too."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config.to_hf("float16"), indent=2))
     with torch.device("meta"):
@@ -33,10 +33,8 @@ def write_random_model(config: GPTNeoXConfig, folder: Path, seed: int = 0) -> No
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
     for name, shape in shapes.items():
-        if len(shape) == 1:
-            tensors[name] = torch.full(shape, float("norm" in name and name.endswith("weight")), dtype=torch.float16)
-        else:
-            tensors[name] = torch.empty(shape).normal_(0, config.initializer_range, generator=generator).half()
+        mean = float("norm" in name and name.endswith("weight"))
+        tensors[name] = torch.empty(shape).normal_(mean, config.initializer_range, generator=generator).half()
     write_weights(tensors, folder)
 
 
@@ -76,6 +74,9 @@ def write_gguf(folder: Path, out: Path, kind: str) -> None:
         *path, part = name.removeprefix("gpt_neox.").split(".")
         if path[0] == "layers":
             block = f"blk.{path[1]}.{GGUF_NAMES['.'.join(path[2:])]}.{part}"
+            if path[-1] == "query_key_value":  # all queries, then all keys, then all values
+                H, D = config.num_attention_heads, config.head_dim
+                tensor = tensor.view(H, 3, D, -1).transpose(0, 1).reshape(tensor.shape)
         else:
             top = {"embed_in": "token_embd", "final_layer_norm": "output_norm", "embed_out": "output"}
             block = f"{top[path[0]]}.{part}"

@@ -22,6 +22,10 @@ class Rival(Protocol):
         """Seconds from a prompt to the logits after it."""
         ...
 
+    def logits(self, prompts: list[list[int]], following: list[list[int]]) -> np.ndarray:
+        """(1 + steps, B, V): after prompts of one length, and after each of their `following` tokens."""
+        ...
+
 
 class Stepping:
     """An engine that can be asked for one step at a time."""
@@ -31,6 +35,18 @@ class Stepping:
 
     def step(self, tokens: Sequence[int]) -> None:
         raise NotImplementedError
+
+    def latest(self) -> np.ndarray:
+        """(B, V) logits of the last `start` or `step`."""
+        raise NotImplementedError
+
+    def logits(self, prompts: list[list[int]], following: list[list[int]]) -> np.ndarray:
+        self.start(prompts)
+        found = [np.array(self.latest())]
+        for tokens in zip(*following, strict=True):
+            self.step(tokens)
+            found.append(np.array(self.latest()))
+        return np.stack(found)
 
     def decode(self, prompts: list[list[int]], steps: int) -> float:
         self.start(prompts)
@@ -61,13 +77,17 @@ class Janeox(Stepping):
         from janeox.engine.backend import Row
 
         self.lengths = [len(prompt) for prompt in prompts]
-        self.backend.forward([Row(slot, 0, prompt) for slot, prompt in enumerate(prompts)])
+        self.found = self.backend.forward([Row(slot, 0, prompt) for slot, prompt in enumerate(prompts)])
 
     def step(self, tokens: Sequence[int]) -> None:
         from janeox.engine.backend import Row
 
-        self.backend.forward([Row(slot, self.lengths[slot], [token]) for slot, token in enumerate(tokens)])
+        rows = [Row(slot, self.lengths[slot], [token]) for slot, token in enumerate(tokens)]
+        self.found = self.backend.forward(rows)
         self.lengths = [length + 1 for length in self.lengths]
+
+    def latest(self) -> np.ndarray:
+        return self.found.numpy()
 
 
 class LlamaCpp(Stepping):
@@ -111,6 +131,11 @@ class LlamaCpp(Stepping):
         self._decode([[token] for token in tokens], self.lengths)
         self.lengths = [length + 1 for length in self.lengths]
 
+    def latest(self) -> np.ndarray:
+        size = self.api.llama_vocab_n_tokens(self.api.llama_model_get_vocab(self.model))
+        rows = [self.api.llama_get_logits_ith(self.context, row) for row in range(-len(self.lengths), 0)]
+        return np.stack([np.ctypeslib.as_array(row, (size,)) for row in rows])
+
 
 class OpenVINO(Stepping):
     def __init__(self, path: Path, threads: int):
@@ -136,6 +161,9 @@ class OpenVINO(Stepping):
     def step(self, tokens: Sequence[int]) -> None:
         self._infer(np.array(tokens)[:, None])
 
+    def latest(self) -> np.ndarray:
+        return self.request.get_output_tensor(0).data[:, 0]
+
 
 class Transformers(Stepping):
     def __init__(self, path: Path, threads: int, dtype: str = "bfloat16"):
@@ -147,7 +175,7 @@ class Transformers(Stepping):
     @torch.inference_mode()
     def _forward(self, ids: torch.Tensor) -> None:
         found = self.model(ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
-        self.cache = found.past_key_values
+        self.cache, self.found = found.past_key_values, found.logits[:, 0]
 
     def start(self, prompts: list[list[int]]) -> None:
         self.cache = None
@@ -155,6 +183,9 @@ class Transformers(Stepping):
 
     def step(self, tokens: Sequence[int]) -> None:
         self._forward(torch.tensor(tokens)[:, None])
+
+    def latest(self) -> np.ndarray:
+        return self.found.float().numpy()
 
 
 class CTranslate2:
@@ -181,3 +212,9 @@ class CTranslate2:
 
     def prefill(self, prompt: list[int]) -> float:
         return self._generate([prompt], 1)
+
+    def logits(self, prompts: list[list[int]], following: list[list[int]]) -> np.ndarray:
+        """Of whole texts in one pass: its cache is not to be seen."""
+        texts = [[str(id) for id in prompt + after] for prompt, after in zip(prompts, following, strict=True)]
+        found = np.array(self.model.forward_batch(texts))  # (B, T, V)
+        return found[:, len(prompts[0]) - 1 :].swapaxes(0, 1)
