@@ -1,9 +1,9 @@
 """Rollouts and whole iterations beside TRL's GRPO trainer: `python -m benchmarks.rollout MODEL PROMPTS.jsonl`
 
 Both sides write the same number of replies of exactly the same length (neither may end early) to prompts of the same
-file, with the same weights in float32, and learn from them in one optimizer step. Ours is `janeox ppo`, which also runs
-a value head and a reference model in every iteration; TRL's is its GRPO trainer over transformers' generate, without a
-reference (β 0). The two take turns; printed are medians.
+file, with the same weights in float32, and learn from them in one optimizer step by the same loss: `janeox grpo` and
+TRL's GRPO trainer over transformers' generate, 8 replies a prompt, no reference (β 0). `janeox ppo`, which also runs a
+value head and a reference model, is timed beside them. They take turns; printed are medians.
 """
 
 import statistics
@@ -17,12 +17,14 @@ import torch
 from benchmarks.machine import header
 from janeox.config import LoopConfig, OptimConfig, SamplingConfig
 from janeox.engine.engine import Engine
-from janeox.settings.tune import Ppo
+from janeox.settings.tune import Grpo, Ppo
 from janeox.tokenizer import Tokenizer
 from janeox.train.loop import take_step
 from janeox.train.optim import build
 from janeox.train.parallel import World
-from janeox.tune.ppo import Trainer, read_prompts
+from janeox.tune.grpo import GrpoTrainer
+from janeox.tune.on_policy import Trainer, read_prompts
+from janeox.tune.ppo import PpoTrainer
 from janeox.tune.start import open_run
 
 ROWS, TOKENS, TURNS = 32, 48, 3
@@ -34,16 +36,16 @@ def length(texts: list[str]) -> list[float]:
 
 
 class Ours:
-    def __init__(self, model: str, prompts: Path, out: Path):
-        self.settings = Ppo(
+    def __init__(self, settings: type[Grpo] | type[Ppo], trainer: type[Trainer], model: str, prompts: Path, out: Path):
+        self.settings = settings(
             out=out, model=model, data=(prompts,), reward="benchmarks.rollout:length", batch_rows=ROWS,
             micro_batch_rows=ROWS, num_ppo_epochs=1, max_tokens=TOKENS, optim=OptimConfig(learning_rate=1e-6),
             train=LoopConfig(dtype="float32", device="cpu"),
         )  # fmt: skip
         world = World(torch.device("cpu"))
         language_model, self.tokenizer = open_run(self.settings, world)
-        self.prompts = read_prompts(self.settings, self.tokenizer, language_model.config.max_position_embeddings)
-        self.trainer = Trainer(self.settings, world, language_model, self.tokenizer, self.prompts)
+        self.prompts = read_prompts([prompts], self.tokenizer, TOKENS, language_model.config.max_position_embeddings)
+        self.trainer = trainer(self.settings, world, language_model, self.tokenizer, self.prompts)
         self.optimizers = build(self.trainer.policy, self.settings.optim, language_model.config.head_dim)
         self.step = 0
         self.writing = 0.0
@@ -126,10 +128,11 @@ def main(model: str, prompts: str) -> None:
     threads = torch.get_num_threads()
     print(f"{ROWS} replies of {TOKENS} tokens, one optimizer step; {threads} threads; medians of {TURNS} turns each")
     with tempfile.TemporaryDirectory() as folder:
-        ours = Ours(model, Path(prompts), Path(folder) / "ours")
+        ours = Ours(Grpo, GrpoTrainer, model, Path(prompts), Path(folder) / "ours")
         texts = [Tokenizer.load(model).decode(ids) for ids in ours.prompts]
         theirs = Trl(model, texts, Path(folder) / "trl")
-        sides = {"janeox ppo": ours, "TRL grpo": theirs}
+        ppo = Ours(Ppo, PpoTrainer, model, Path(prompts), Path(folder) / "ppo")
+        sides: dict[str, Ours | Trl] = {"janeox grpo": ours, "TRL grpo": theirs, "janeox ppo": ppo}
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
         for turn in range(TURNS + 1):
             for name, side in sides.items():
@@ -141,8 +144,8 @@ def main(model: str, prompts: str) -> None:
         writing, whole = (statistics.median(column) for column in zip(*rows, strict=True))
         medians[name] = writing, whole
         print(f"{name}: {ROWS * TOKENS / writing:,.0f} tokens/s of rollout, {whole:.2f} s an iteration")
-    (a, b), (c, d) = medians.values()
-    print(f"rollout {c / a:.2f} times as fast, iteration {d / b:.2f} times")
+    (a, b), (c, d), _ = medians.values()
+    print(f"janeox grpo to TRL grpo: rollout {c / a:.2f} times as fast, iteration {d / b:.2f} times")
 
 
 if __name__ == "__main__":

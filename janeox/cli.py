@@ -63,7 +63,13 @@ VERBS = {
     "sft": Verb(tune.Sft, "janeox.tune.sft:run_sft", "conversations → a model that answers"),
     "reward": Verb(tune.Reward, "janeox.tune.reward:run_reward", "pairs of replies → a model that scores replies"),
     "ppo": Verb(tune.Ppo, "janeox.tune.ppo:run_ppo", "prompts and a reward → a model that earns more of it"),
+    "grpo": Verb(
+        tune.Grpo, "janeox.tune.grpo:run_grpo", "prompts and a reward → the same, comparing replies to one prompt"
+    ),
     "dpo": Verb(tune.Dpo, "janeox.tune.dpo:run_dpo", "pairs of replies → a model that prefers the better ones"),
+    "judge": Verb(
+        tune.Judge, "janeox.tune.judge:run_judge", "two models, and whose replies a reward prefers", positional="models"
+    ),
     "chat": Verb(tune.Chat, "janeox.tune.chat:run_chat", "a talk in the terminal", positional="model"),
     "evaluate": Verb(
         evaluate.Evaluate,

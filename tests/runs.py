@@ -88,3 +88,13 @@ def metrics(run: Path) -> list[dict]:
     """The rows of a run's metrics, without the fields that tell of time."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in row.items() if key != "time"} for row in rows]
+
+
+def together(processes: int, calls: list[list[str]]) -> str:
+    """Runs `janeox` with each of the argument lists, by several processes, as torchrun starts them; what they print."""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command += [str(ROOT / "tests" / "together.py"), json.dumps(calls)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout

@@ -1,10 +1,6 @@
 """Training by several processes over gloo: the same run as by one, and saves that any number of them can use."""
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -13,7 +9,7 @@ from janeox import JaneoxError
 from janeox.config import GPTNeoXConfig
 from janeox.model import GPTNeoX
 from janeox.train.parallel import World, check_heads, check_rows
-from runs import ROOT, janeox, metrics, write_recipe
+from runs import janeox, metrics, together, write_recipe
 
 SPLIT = "train.tensor_parallel=2"
 COMMON = ("data.separate_documents=True", "train.save_every=10", "train.keep=2", "train.evaluate_every=20")
@@ -47,7 +43,7 @@ def runs(alone):
 
     four = [run("adamw", "fsdp-4"), run("muon", "grid", SPLIT), run("muon", "grid-to-fsdp-4")]
     four.insert(2, state("grid", "grid-to-fsdp-4"))
-    together(4, four)
+    assert together(4, four).count("parameters on") == 3  # one process speaks
     two = [run("muon", "fsdp-2"), run("adamw", "tp-2", SPLIT), run("muon", "grid-to-tp-2", SPLIT)]
     two.insert(2, state("grid", "grid-to-tp-2"))
     two += [state("fsdp-4", "fsdp-4-to-2"), run("adamw", "fsdp-4-to-2")]
@@ -56,16 +52,6 @@ def runs(alone):
     shutil.copytree(*state("grid", "grid-to-1")[1:])
     assert janeox(*arguments).returncode == 0
     return alone.parent
-
-
-def together(processes, calls):
-    """Runs `janeox` with each of the argument lists, by several processes, as torchrun starts them."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += [str(ROOT / "tests" / "together.py"), json.dumps(calls)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stdout.count("parameters on") == sum(call[0] == "pretrain" for call in calls)  # one process speaks
 
 
 def fresh(recipe, name):

@@ -9,8 +9,18 @@ from hypothesis import strategies as st
 
 from janeox.model import GPTNeoX
 from janeox.tune.dpo import dpo_objective, reply_logps
-from janeox.tune.losses import gae, masked_mean, next_kl_coef, ppo_loss, token_rewards, whiten
-from janeox.tune.pairs import batch, read_pairs
+from janeox.tune.losses import (
+    gae,
+    group_advantages,
+    grpo_loss,
+    masked_mean,
+    next_kl_coef,
+    ppo_loss,
+    token_logps,
+    token_rewards,
+    whiten,
+)
+from janeox.tune.pairs import batch, read_pairs, replies_batch
 from janeox.tune.reward import calibration, reward_objective
 from janeox.tune.reward_model import RewardModel
 from tuning import pairs, write_jsonl, write_model
@@ -96,6 +106,60 @@ def test_dpo_loss_and_gradients_are_those_of_trl(folder, rows, tmp_path):
     (loss / count).backward()
     assert (loss / count).item() == pytest.approx(expected.item(), rel=1e-4)
     same_gradients(model, trainer.model)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.4])
+def test_grpo_loss_and_gradients_are_those_of_trl(folder, tmp_path, beta):
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+    from trl import GRPOConfig, GRPOTrainer
+
+    replies = [([5, 6], [7, 8, 9, 3]), ([5, 6], [700, 3]), ([9, 8, 4], [1000, 12, 13]), ([9, 8, 4], [600, 601, 602, 3])]
+    advantages = group_advantages(torch.tensor([1.0, 0.0, 0.3, 0.7]), 2)
+    sizes = dict(per_device_train_batch_size=4, num_generations=2, max_completion_length=4)
+    trainer = GRPOTrainer(
+        AutoModelForCausalLM.from_pretrained(folder / "other", attn_implementation="eager"),
+        reward_funcs=lambda completions, **_: [0.0] * len(completions),
+        args=GRPOConfig(**arguments(tmp_path), **sizes, beta=beta, epsilon=0.2),
+        train_dataset=Dataset.from_list([{"prompt": "あ"}]),
+        processing_class=PreTrainedTokenizerFast.from_pretrained(folder / "base", padding_side="left"),
+    )
+    trainer.current_gradient_accumulation_steps = trainer.args.steps_per_generation = 1
+    left = lambda ids, length: [0] * (length - len(ids)) + ids  # noqa: E731
+    right = lambda ids, length: ids + [0] * (length - len(ids))  # noqa: E731
+    inputs = {
+        "prompt_ids": torch.tensor([left(prompt, 3) for prompt, _ in replies]),
+        "completion_ids": torch.tensor([right(reply, 4) for _, reply in replies]),
+        "advantages": advantages,
+        "num_items_in_batch": torch.tensor(13),
+    }
+    inputs |= {name: (inputs[f"{name}_ids"] != 0).long() for name in ("prompt", "completion")}
+    inputs |= {f"{name}_mask": inputs.pop(name) for name in ("prompt", "completion")}
+    rows = replies_batch(replies, 0)
+    model = GPTNeoX.from_pretrained(folder / "other").requires_grad_(True)
+    base = GPTNeoX.from_pretrained(folder / "base")
+    mask = rows["targets"] >= 0
+    with torch.no_grad():
+        reference = token_logps(base, base.hidden(rows["ids"]), rows["targets"])[0]
+    logps, _ = token_logps(model, model.hidden(rows["ids"]), rows["targets"])
+    old = logps.detach() + 0.5 * torch.linspace(-1, 1, mask.numel()).view(mask.shape) * mask  # some beyond the clip
+    for name, values in (("old_per_token_logps", old), ("ref_per_token_logps", reference)):
+        inputs[name] = torch.zeros(4, 4)
+        for row, (_, reply) in enumerate(replies):
+            inputs[name][row, : len(reply)] = values[row][mask[row]]
+    expected = trainer._compute_loss(trainer.model, inputs)
+    expected.backward()
+    loss = grpo_loss(logps, old, reference if beta else None, advantages, mask, 0.2, beta)
+    (loss.total / mask.sum()).backward()
+    assert mask.sum() == 13 and loss.clipped > 0 and (loss.kl > 0) == bool(beta)
+    assert (loss.total / mask.sum()).item() == pytest.approx(expected.item(), rel=1e-4)
+    same_gradients(model, trainer.model)
+
+
+def test_advantages_within_groups_are_the_papers():
+    found = group_advantages(torch.tensor([1.0, 2.0, 6.0, 5.0, 5.0, 5.0]), 3)
+    spread = ((4 + 1 + 9) / 2) ** 0.5
+    assert found.tolist() == pytest.approx([-2 / spread, -1 / spread, 3 / spread, 0, 0, 0], rel=1e-3)
 
 
 # PPO: the oracle is the papers' formulas written out, a reply at a time, on replies without padding.

@@ -1,8 +1,4 @@
-"""PPO as a verb: it learns, goes on exactly from any step, gives the same by two processes, and names bad rewards."""
-
-import os
-import subprocess
-import sys
+"""PPO and GRPO as verbs: they learn, go on exactly from any step, and name bad rewards."""
 
 import pytest
 import torch
@@ -12,7 +8,7 @@ from janeox.tune.losses import token_logps
 from janeox.tune.pairs import replies_batch
 from janeox.tune.ppo import Policy
 from janeox.tune.rollout import Writer, checked_scores
-from runs import ROOT, janeox, metrics
+from runs import janeox, metrics
 from test_tune_reward import killed_after
 from tuning import pairs, write_jsonl, write_model
 
@@ -42,45 +38,38 @@ def folder(tokenizer, works, tmp_path_factory):
     return folder
 
 
-def arguments(folder, out, reward="test_tune_ppo:share_of_kana"):
-    command = ["ppo", "--model", folder / "base", "--data", folder / "prompts.jsonl", "--reward", reward]
-    command += ["--out", out, "--max-tokens", 12, "--batch-rows", 32, "--micro-batch-rows", 16, "--iterations", 6]
-    command += ["--num-ppo-epochs", 2, "--num-mini-batches", 2, "--optim.learning-rate", "1e-2", "--kl-coef", "0.001"]
+OWN = {
+    "ppo": ["--iterations", 6, "--kl-coef", "0.001"],
+    "grpo": ["--iterations", 12, "--num-generations", 4, "--beta", "0.001"],
+}
+LOSSES = {"ppo": ("objective/scores", "objective/kl", "policy/entropy_avg", "loss/value_avg"), "grpo": ("reward", "kl")}
+
+
+def arguments(folder, out, reward="test_tune_ppo:share_of_kana", verb="ppo"):
+    command = [verb, "--model", folder / "base", "--data", folder / "prompts.jsonl", "--reward", reward]
+    command += ["--out", out, "--max-tokens", 12, "--batch-rows", 32, "--micro-batch-rows", 16]
+    command += ["--num-ppo-epochs", 2, "--num-mini-batches", 2, "--optim.learning-rate", "1e-2", *OWN[verb]]
     command += ["--train.dtype", "float32", "--train.log-every", 1, "--train.sample-every", 0, "--train.save-every", 3]
     return command
 
 
-def test_earns_more_and_goes_on_exactly_in_the_middle_of_an_iteration(folder, tmp_path):
-    done = janeox(*arguments(folder, tmp_path / "whole"))
+@pytest.mark.parametrize("verb", ["ppo", "grpo"])
+def test_earns_more_and_goes_on_exactly_in_the_middle_of_an_iteration(folder, tmp_path, verb):
+    done = janeox(*arguments(folder, tmp_path / "whole", verb=verb))
     assert done.returncode == 0, done.stderr
     rows = metrics(tmp_path / "whole")
-    scores = [row["objective/scores"] for row in rows]
-    assert scores[-1] > scores[0] + 0.1
-    assert 0 < rows[-1]["policy/entropy_avg"] < 7.7  # a mean over tokens: at most ln 2000
-    assert rows[0]["objective/kl"] == pytest.approx(0, abs=1e-4) and rows[-1]["objective/kl"] > 0.1
-    killed_after(6, lambda: janeox(*arguments(folder, tmp_path / "cut")))  # step 6 of 4 an iteration
-    assert janeox(*arguments(folder, tmp_path / "cut")).returncode == 0
+    score, kl, *_ = LOSSES[verb]
+    assert rows[-1][score] > rows[0][score] + 0.1
+    assert rows[-1]["episode"] == 32 * OWN[verb][1]
+    entropy = rows[-1]["policy/entropy_avg" if verb == "ppo" else "entropy"]
+    assert 0 < entropy < 7.7  # a mean over tokens: at most ln 2000
+    killed_after(6, lambda: janeox(*arguments(folder, tmp_path / "cut", verb=verb)))  # step 6 of 4 an iteration
+    assert janeox(*arguments(folder, tmp_path / "cut", verb=verb)).returncode == 0
     assert metrics(tmp_path / "cut") == rows
     whole, cut = (tmp_path / name / "model" / "model.safetensors" for name in ("whole", "cut"))
     assert whole.read_bytes() == cut.read_bytes()
     GPTNeoX.from_pretrained(tmp_path / "whole" / "model")  # without the value head
-
-
-def test_two_processes_give_the_updates_of_one(folder, tmp_path):
-    whole = [*arguments(folder, tmp_path / "one"), "--iterations", 2]
-    assert janeox(*whole).returncode == 0
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "janeox.cli"]
-    command += map(str, [*arguments(folder, tmp_path / "two"), "--iterations", 2])
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
-    for mine, reference in zip(two, one, strict=True):
-        for name in ("loss", "grad_norm", "objective/scores", "objective/kl", "policy/entropy_avg", "loss/value_avg"):
-            assert mine[name] == pytest.approx(reference[name], rel=1e-3, abs=1e-5), name
-    first, second = (GPTNeoX.from_pretrained(tmp_path / name / "model") for name in ("one", "two"))
-    for name, parameter in first.named_parameters():
-        torch.testing.assert_close(dict(second.named_parameters())[name], parameter, rtol=1e-3, atol=1e-4)
+    assert rows[0][LOSSES[verb][1]] == pytest.approx(0, abs=1e-4) and rows[-1][kl] > 0.01
 
 
 def test_a_reward_model_can_be_the_reward(folder, tmp_path):

@@ -1,4 +1,4 @@
-"""Run by torchrun in test_parallel.py: several runs of `janeox pretrain`, one after the other, in the same processes.
+"""Run by torchrun for runs.together: several runs of `janeox`, one after the other, in the same processes.
 
 torchrun … tests/together.py JSON: a list of argument lists
 """

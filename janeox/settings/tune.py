@@ -33,9 +33,9 @@ class Tune:
         for name in ("micro_batch_rows", "batch_rows", "max_tokens"):
             if getattr(self, name, 1) < 1:
                 raise JaneoxError(f"{name} = {getattr(self, name)}: must be at least 1")
-        for name in ("epochs", "beta"):
-            if not 0 < getattr(self, name, 1) < float("inf"):
-                raise JaneoxError(f"{name} = {getattr(self, name)}: must be above 0")
+        epochs = getattr(self, "epochs", 1)
+        if not 0 < epochs < float("inf"):
+            raise JaneoxError(f"epochs = {epochs}: must be above 0")
 
 
 @dataclass
@@ -89,28 +89,57 @@ class Dpo(Tune):
     """How closely the model is held to the one that it began as."""
     optim: OptimConfig = field(default_factory=_optim(1e-6))
 
+    def __post_init__(self) -> None:
+        """Raises JaneoxError where a value has no meaning."""
+        super().__post_init__()
+        if not 0 < self.beta < float("inf"):
+            raise JaneoxError(f"beta = {self.beta}: must be above 0")
+
 
 @dataclass
-class Ppo(Tune):
-    """Prompts and a reward → a model that earns more of it (PPO, arXiv 1707.06347 and 1909.08593). Rows: `prompt`, or a
-    conversation, whose turns before the last reply are the prompt."""
+class OnPolicy(Tune):
+    """What learning from one's own replies needs. Rows: `prompt`, or a conversation, whose turns before the last reply
+    are the prompt."""
 
-    out: Path = Path("runs/ppo")
-    """Folder of the run: config.toml, metrics.jsonl, state/, model/."""
     reward: str = ""
     """A folder of `janeox reward`, or a Python function as module:function, list[str] → list[float] over replies."""
     iterations: int = 100
     """Rounds of writing replies and learning from them."""
     batch_rows: int = 64
     """Replies an iteration."""
-    num_ppo_epochs: int = 4
-    """Passes over them."""
+    num_generations: int = 1
+    """Replies a prompt."""
+    num_ppo_epochs: int = 1
+    """Passes over the replies of an iteration."""
     num_mini_batches: int = 1
     """Optimizer steps a pass."""
     max_tokens: int = 128
     """Of a reply."""
     missing_eos_penalty: float = 0.0
     """Taken from the score of a reply that did not end by itself."""
+    cliprange: float = 0.2
+    optim: OptimConfig = field(default_factory=_optim(1e-6))
+
+    def __post_init__(self) -> None:
+        """Raises JaneoxError where a value has no meaning or two contradict each other."""
+        super().__post_init__()
+        for name in ("iterations", "num_generations", "num_ppo_epochs", "num_mini_batches", "kl_horizon"):
+            if getattr(self, name, 1) < 1:
+                raise JaneoxError(f"{name} = {getattr(self, name)}: must be at least 1")
+        for name in ("num_generations", "num_mini_batches"):
+            if self.batch_rows % getattr(self, name):
+                raise JaneoxError(f"batch_rows = {self.batch_rows} is no multiple of {name} = {getattr(self, name)}")
+
+
+@dataclass
+class Ppo(OnPolicy):
+    """Prompts and a reward → a model that earns more of it (PPO, arXiv 1707.06347 and 1909.08593). Rows: `prompt`, or a
+    conversation, whose turns before the last reply are the prompt."""
+
+    out: Path = Path("runs/ppo")
+    """Folder of the run: config.toml, metrics.jsonl, state/, model/."""
+    num_ppo_epochs: int = 4
+    """Passes over the replies of an iteration."""
     kl_coef: float = 0.05
     """β at the beginning: the price of each nat by which the model leaves the one that it began as."""
     kl_target: float = 6.0
@@ -120,7 +149,6 @@ class Ppo(Tune):
     gamma: float = 1.0
     lam: float = 0.95
     """γ and λ of generalised advantage estimation (arXiv 1506.02438)."""
-    cliprange: float = 0.2
     cliprange_value: float = 0.2
     vf_coef: float = 0.1
     """Weight of the value loss."""
@@ -129,14 +157,50 @@ class Ppo(Tune):
     whiten_rewards: bool = False
     optim: OptimConfig = field(default_factory=_optim(3e-6))
 
+
+@dataclass
+class Grpo(OnPolicy):
+    """Prompts and a reward → a model that earns more of it; replies to one prompt are compared with each other (GRPO,
+    arXiv 2402.03300, with the mean over all tokens of arXiv 2503.14476). Rows as for `ppo`."""
+
+    out: Path = Path("runs/grpo")
+    """Folder of the run: config.toml, metrics.jsonl, state/, model/."""
+    num_generations: int = 8
+    """Replies a prompt, each compared with the others."""
+    beta: float = 0.0
+    """Weight of the KL to the model of the beginning; 0 needs no copy of it."""
+
     def __post_init__(self) -> None:
         """Raises JaneoxError where a value has no meaning or two contradict each other."""
+        if not 0 <= self.beta < float("inf"):
+            raise JaneoxError(f"beta = {self.beta}: must be at least 0")
         super().__post_init__()
-        for name in ("iterations", "num_ppo_epochs", "num_mini_batches", "kl_horizon"):
-            if getattr(self, name) < 1:
-                raise JaneoxError(f"{name} = {getattr(self, name)}: must be at least 1")
-        if self.batch_rows % self.num_mini_batches:
-            raise JaneoxError(f"batch_rows = {self.batch_rows} is no multiple of num_mini_batches")
+        if self.num_generations < 2:
+            raise JaneoxError("num_generations = 1: a reply is compared with others to the same prompt; at least 2")
+
+
+@dataclass
+class Judge:
+    """Two models answer the same prompts; a reward says who wins. The table is that of the series' cards."""
+
+    models: tuple[str, ...] = ()
+    """Two folders or Hugging Face Hub ids, the new one first; also as bare arguments."""
+    reward: str = ""
+    """A folder of `janeox reward`, or a Python function as module:function, list[str] → list[float] over replies."""
+    data: tuple[Path, ...] = ()
+    """JSONL files; rows as for `ppo`."""
+    limit: int | None = None
+    """Only the first so many prompts; none: all."""
+    max_tokens: int = 128
+    """Of a reply."""
+    temperature: float = 0.7
+    """0 takes the likeliest token; other replies are drawn, with the same seeds for both."""
+    tie: float = 0.1
+    """Scores closer than this are a tie: with 0.1, one reply is preferred with a probability of at most 52.5 %."""
+    seed: int = 0
+    out: Path = Path("judged.jsonl")
+    """Prompts, replies and scores."""
+    device: str = "auto"
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The formulas of preference learning and of PPO, as pure functions.
+"""The formulas of preference learning, PPO and GRPO, as pure functions.
 
 Shapes: B replies, T places. At place t the model, having read token t, chose token t + 1: log-probability, value,
 reward and advantage of that choice all stand at t. `mask` (B, T) is True at the places of a reply's tokens; means are
@@ -114,6 +114,44 @@ def ppo_loss(
         ((value_near > value_plain) * mask).sum(),
         0.5 * (log_ratio.detach() ** 2).sum(),
     )
+
+
+def group_advantages(scores: Tensor, num_generations: int) -> Tensor:
+    """(B,) (r − mean) / (s.d. + 1e-4) within each group of neighbours (arXiv 2402.03300, section 4.1.2)."""
+    groups = scores.view(-1, num_generations)
+    return ((groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)).flatten()
+
+
+class GrpoLoss(NamedTuple):
+    """Sums over the places of the mask."""
+
+    total: Tensor
+    kl: Tensor
+    clipped: Tensor
+    """Places at which the clip holds."""
+
+
+def grpo_loss(
+    logps: Tensor, old_logps: Tensor, reference: Tensor | None, advantages: Tensor, mask: Tensor, cliprange: float,
+    beta: float,
+) -> GrpoLoss:  # fmt: skip
+    """The sum of max(−A ρ, −A clip(ρ, 1 ± ε)) + β ρ (q − log q − 1), q = π_ref / π (arXiv 2402.03300, eq. 3 and 4).
+
+    The factor ρ of the KL, whose gradient counts, makes it that of the KL itself (arXiv 2512.02556, section 3.1).
+
+    Args:
+        logps, old_logps, reference: (B, T).
+        advantages: (B,), one for all places of a reply.
+    """
+    A = advantages[:, None]
+    ratio = ((logps - old_logps) * mask).exp()
+    plain, clipped = -A * ratio, -A * ratio.clamp(1 - cliprange, 1 + cliprange)
+    policy = (torch.maximum(plain, clipped) * mask).sum()
+    kl = torch.zeros_like(policy)
+    if reference is not None:
+        difference = (reference - logps) * mask
+        kl = (ratio * (difference.exp() - difference - 1) * mask).sum()
+    return GrpoLoss(policy + beta * kl, kl, ((clipped > plain) * mask).sum())
 
 
 def next_kl_coef(kl_coef: float, kl: float, target: float, num_replies: int, horizon: int) -> float:

@@ -38,15 +38,16 @@ def read_prompt(row: Any, where: str) -> list[Message]:
 
 
 def read_pairs(tokenizer: Tokenizer, files: Sequence[Path], max_tokens: int) -> list[Pair]:
-    """Rows with `prompt`, `chosen` and `rejected`. Prompts are cut at their start so that both sides have `max_tokens`.
+    """Rows with `prompt`, `chosen` and `rejected`. Prompts are cut at their start so that both sides have `max_tokens`;
+    rows with a reply that is too long by itself are left out, and how many is said.
 
     Raises:
-        JaneoxError: a reply is missing or empty, both are equal, or one alone is too long.
+        JaneoxError: a reply is missing or empty, both are equal, or no row is left.
     """
     eos = tokenizer.eos_token_id
     if eos is None:
         raise JaneoxError(f"{tokenizer.where}: has no </s>, which ends a reply")
-    pairs = []
+    pairs, too_long = [], 0
     for where, row in read_jsonl(files):
         prompt = tokenizer.encode(prompt_text(read_prompt(row, where)))
         chosen, rejected = (_reply(row, side, where) for side in ("chosen", "rejected"))
@@ -55,13 +56,16 @@ def read_pairs(tokenizer: Tokenizer, files: Sequence[Path], max_tokens: int) -> 
         replies = [[*tokenizer.encode(written(text)), eos] for text in (chosen, rejected)]
         room = max_tokens - max(map(len, replies))
         if room < 1:
-            raise JaneoxError(
-                f"{where}: a reply has {max(map(len, replies))} tokens; max_tokens and the model's context "
-                f"leave {max_tokens}: leave the row out or raise max_tokens"
-            )
-        pairs.append(Pair(prompt[-room:], *replies))
+            too_long += 1
+        else:
+            pairs.append(Pair(prompt[-room:], *replies))
+    names = ", ".join(map(str, files))
     if files and not pairs:
-        raise JaneoxError(f"{', '.join(map(str, files))}: no pairs there")
+        raise JaneoxError(
+            f"{names}: no pairs there{f' whose replies have at most {max_tokens} tokens' * bool(too_long)}"
+        )
+    if too_long:
+        print(f"{names}: {too_long:,} pairs left out: a reply has more than {max_tokens} tokens")
     return pairs
 
 
