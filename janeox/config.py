@@ -238,6 +238,14 @@ class SamplingConfig:
     prompt_lookup_num_tokens: int = 0
     """Guess up to this many tokens from what followed the same words earlier, and check them in one pass: faster on
     repetitive text, and the same text in the end. 0 does not guess."""
+    num_beams: int = 1
+    """Above 1, beam search: the likeliest text among so many that are followed at once. Nothing is drawn then:
+    temperature, top_k, top_p, min_p, typical_p and the seed have no part in it."""
+    length_penalty: float = 1.0
+    """Beam search divides a text's log-probability by its length to this power: above 0 prefers longer texts."""
+    early_stopping: Literal[False, True, "never"] = False
+    """When beam search ends, once num_beams texts have ended: True at once; False if the open ones are worse at their
+    present length; never only if they can become no better."""
     stop: tuple[str, ...] = ()
     """End before the first of these strings."""
     seed: int | None = None
@@ -260,6 +268,8 @@ class SamplingConfig:
             "top_logprobs": (self.top_logprobs >= 0, "must be 0 or more"),
             "prompt_lookup_num_tokens": (self.prompt_lookup_num_tokens >= 0, "must be 0 or more"),
             "repetition_penalty": (0 < self.repetition_penalty < float("inf"), "must be above 0"),
+            "num_beams": (self.num_beams >= 1, "must be at least 1"),
+            "length_penalty": (math.isfinite(self.length_penalty), "must be a finite number"),
             "seed": (self.seed is None or 0 <= self.seed < 2**63, "must lie between 0 and 2^63 - 1"),
             "stop": (all(self.stop), "must hold no empty string"),
         }

@@ -13,6 +13,7 @@ from torch import Tensor
 from janeox import device as devices
 from janeox.config import SamplingConfig
 from janeox.engine.backend import Backend
+from janeox.engine.beam import beam_search
 from janeox.engine.engine import Engine
 from janeox.engine.native_backend import NativeBackend, pack_model, why_not
 from janeox.engine.packed_file import FILE as PACKED_FILE
@@ -93,6 +94,8 @@ class LM:
         """
         config = _sampling(sampling)
         encoded = [self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt) for prompt in prompts]
+        if config.num_beams > 1:
+            return [_completion(self._search(ids, config)) for ids in encoded]
         engine = self.engine(min(len(prompts), SLOTS), self._room(encoded, config))
         copies: dict[tuple[int, ...], int] = {}
         texts = []
@@ -115,11 +118,19 @@ class LM:
     def follow(self, text: str, **sampling: Any) -> Iterator[Generated]:
         """The same continuation after each step: one object that grows."""
         config, ids = _sampling(sampling), self.tokenizer.encode(text)
+        if config.num_beams > 1:  # which text it will be is known at its end
+            yield self._search(ids, config)
+            return
         engine = self.engine(1, self._room([ids], config))
         generated = engine.submit(ids, config)
         while generated.finish_reason is None:
             engine.step()
             yield generated
+
+    def _search(self, ids: list[int], sampling: SamplingConfig) -> Generated:
+        engine = self.engine(sampling.num_beams, self._room([ids], sampling))
+        engine.check(ids, sampling)
+        return beam_search(engine.backend, self.tokenizer, ids or [engine.eos_token_id], sampling)
 
     def engine(self, num_slots: int = SLOTS, capacity: int | None = None) -> Engine:
         """A new engine for this model, which writes `num_slots` texts at once.

@@ -51,9 +51,11 @@ class Engine:
         """Takes on a text to be continued; it starts when a slot is free. An empty prompt starts a new document.
 
         Raises:
-            JaneoxError: as `check`.
+            JaneoxError: as `check`, or beam search is asked for, which is `beam_search`'s.
         """
         self.check(ids, sampling)
+        if sampling.num_beams > 1:
+            raise JaneoxError(f"num_beams = {sampling.num_beams}: texts that are written together are not searched for")
         prompt = list(ids) or [self.eos_token_id]
         generated = Generated(prompt, sampling)
         self._writers[generated] = Writer(generated, self.tokenizer)
