@@ -63,3 +63,26 @@ class CacheRows:
         if self.first:
             return k, v
         return keys[self.slots, :, : self.end], values[self.slots, :, : self.end]
+
+
+class DecodeRows:
+    """As `CacheRows` for one new token a row, but nothing is asked of the host: shapes do not hang on the positions.
+
+    Args:
+        slots, positions: (B,) on the cache's device. A position outside the slot writes to the place for padding.
+    """
+
+    def __init__(self, cache: KVCache, slots: Tensor, positions: Tensor):
+        self.cache, self.slots = cache, slots
+        inside = (positions >= 0) & (positions < cache.capacity)
+        self.places = torch.where(inside, positions, cache.capacity)
+        self.positions = self.places[:, None]
+        keys = torch.arange(cache.capacity + 1, device=slots.device)
+        self.mask = (keys <= self.positions)[:, None, None]
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """As `CacheRows.extend`, with every place of the slots."""
+        keys, values = self.cache.keys[layer], self.cache.values[layer]
+        keys[self.slots, :, self.places] = k[:, :, 0]
+        values[self.slots, :, self.places] = v[:, :, 0]
+        return keys[self.slots], values[self.slots]

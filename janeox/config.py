@@ -238,6 +238,9 @@ class SamplingConfig:
     prompt_lookup_num_tokens: int = 0
     """Guess up to this many tokens from what followed the same words earlier, and check them in one pass: faster on
     repetitive text, and the same text in the end. 0 does not guess."""
+    num_assistant_tokens: int = 5
+    """Where a smaller model was loaded beside (`assistant_model`) and nothing is looked up: let it guess up to this
+    many tokens, likewise. 0 does not guess."""
     num_beams: int = 1
     """Above 1, beam search: the likeliest text among so many that are followed at once. Nothing is drawn then:
     temperature, top_k, top_p, min_p, typical_p and the seed have no part in it."""
@@ -268,6 +271,7 @@ class SamplingConfig:
             "top_logprobs": (self.top_logprobs >= 0, "must be 0 or more"),
             "prompt_lookup_num_tokens": (self.prompt_lookup_num_tokens >= 0, "must be 0 or more"),
             "repetition_penalty": (0 < self.repetition_penalty < float("inf"), "must be above 0"),
+            "num_assistant_tokens": (self.num_assistant_tokens >= 0, "must be 0 or more"),
             "num_beams": (self.num_beams >= 1, "must be at least 1"),
             "length_penalty": (math.isfinite(self.length_penalty), "must be a finite number"),
             "seed": (self.seed is None or 0 <= self.seed < 2**63, "must lie between 0 and 2^63 - 1"),

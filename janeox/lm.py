@@ -50,10 +50,14 @@ class LM:
         pack: where the native kernels are to generate: gives the weights as they read them, at first use. The model's
             own are then not read, and of a folder that `janeox quantize` wrote there are none.
         bits: of those weights.
+        bits: of those weights.
 
     Raises:
         JaneoxError: the tokenizer has more pieces than the model has rows.
     """
+
+    assistant: "LM | None" = None
+    """A smaller model that guesses what comes next (`num_assistant_tokens`)."""
 
     def __init__(
         self, model: GPTNeoX, tokenizer: Tokenizer, pack: Callable[[], dict[str, Tensor]] | None = None, bits: int = 16
@@ -138,9 +142,12 @@ class LM:
         Args:
             capacity: the most tokens of a text, prompt included; the model's context by default.
         """
-        return Engine(
-            self._backend(max(1, num_slots), capacity or self.model.config.max_position_embeddings), self.tokenizer
-        )
+        num_slots, capacity = max(1, num_slots), capacity or self.model.config.max_position_embeddings
+        draft = None
+        if self.assistant:
+            context = self.assistant.model.config.max_position_embeddings
+            draft = self.assistant._backend(num_slots, min(capacity, context))
+        return Engine(self._backend(num_slots, capacity), self.tokenizer, draft)
 
     def _backend(self, num_slots: int, capacity: int) -> Backend:
         """The one place where a backend is chosen."""
@@ -195,6 +202,7 @@ def load(
     dtype: str = "auto",
     bits: Literal[32, 16, 8, 4] | None = None,
     revision: str | None = None,
+    assistant_model: str | Path | None = None,
 ) -> LM:
     """Opens a model folder or a Hugging Face Hub id with its tokenizer.
 
@@ -205,11 +213,19 @@ def load(
         dtype: auto, float32, float16, bfloat16; auto keeps the stored half precision where the hardware is fast in it.
         bits: of the weights with which the native kernels generate; None for 32 where dtype is float32, otherwise 16,
             or for those of a folder that `janeox quantize` wrote. The weights are packed at first use.
+        assistant_model: a smaller model with the same tokenizer, which guesses what comes next.
 
     Raises:
         JaneoxError: nothing of that name, no weights, no `spiece.model`, parts that do not fit each other, or `bits`
             that this machine or folder does not have.
     """
+    if assistant_model:
+        lm = load(name, device=device, dtype=dtype, bits=bits, revision=revision)
+        lm.assistant = load(assistant_model, device=device, dtype=dtype)
+        known = [(some.tokenizer.surfaces, some.model.config.vocab_size) for some in (lm, lm.assistant)]
+        if known[0] != known[1]:
+            raise JaneoxError(f"{assistant_model}: has another vocabulary than {name}, so it cannot guess for it")
+        return lm
     folder = resolve(name, revision)
     tokenizer = Tokenizer.load(folder)
     if (folder / PACKED_FILE).is_file():

@@ -19,7 +19,7 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from janeox.atomic import new_folder
 from janeox.attention import RotatedHeads, attention_mask, document_mask, document_positions
-from janeox.cache import CacheRows
+from janeox.cache import CacheRows, DecodeRows
 from janeox.config import GPTNeoXConfig
 from janeox.errors import JaneoxError
 from janeox.weights import read_json, read_weights, write_weights
@@ -128,7 +128,9 @@ class GPTNeoX(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.embed_out.weight.dtype
 
-    def forward(self, ids: Tensor, *, mask: Tensor | None = None, cache: CacheRows | None = None) -> Tensor:
+    def forward(
+        self, ids: Tensor, *, mask: Tensor | None = None, cache: CacheRows | DecodeRows | None = None
+    ) -> Tensor:
         """Logits of the next token after each position.
 
         Args:
@@ -147,7 +149,7 @@ class GPTNeoX(nn.Module):
         ids: Tensor,
         *,
         mask: Tensor | None = None,
-        cache: CacheRows | None = None,
+        cache: CacheRows | DecodeRows | None = None,
         documents: Tensor | None = None,
     ) -> Tensor:
         """As `forward`, but the normed hidden states (B, T, C) that the head reads.

@@ -10,6 +10,7 @@ from janeox import JaneoxError
 from janeox.config import GPTNeoXConfig, SamplingConfig
 from janeox.engine.backend import Row
 from janeox.engine.engine import Engine
+from janeox.engine.pace import Pace
 from janeox.engine.torch_backend import TorchBackend
 from janeox.model import GPTNeoX
 
@@ -24,8 +25,18 @@ def model():
     return GPTNeoX(CONFIG).initialize(torch.Generator().manual_seed(0)).eval()
 
 
-def run(model, requests, num_slots):
-    engine = Engine(TorchBackend(model, num_slots, 96))
+@pytest.fixture(scope="module")
+def draft(model):
+    """A smaller model that often prefers the same tokens: the first layer of the other."""
+    small = GPTNeoX(replace(CONFIG, num_hidden_layers=1)).eval()
+    small.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if name in small.state_dict()})
+    return small
+
+
+def run(model, requests, num_slots, draft=None, ahead=1):
+    backend = TorchBackend(model, num_slots, 96)
+    backend.ahead = ahead
+    engine = Engine(backend, draft=draft and TorchBackend(draft, num_slots, 96))
     texts = [engine.submit(ids, sampling) for ids, sampling in requests]
     steps = 0
     while not engine.idle:
@@ -100,19 +111,56 @@ def test_guesses_change_only_the_number_of_steps(model):
     assert one.ids == other.ids and fewer * 1.5 < steps
 
 
-@pytest.mark.parametrize("guesses", [0, 4])
-def test_samples_follow_the_models_own_law(model, guesses):
-    prompt = [1, 2, 3, 4, 1, 2, 3]
+def test_a_smaller_models_guesses_change_only_the_number_of_steps(model, draft):
+    requests = list(mixed(30))
+    plain, steps = run(model, requests, 4)
+    for small in (draft, model):
+        fast, fewer = run(model, requests, 4, small)
+        assert [(text.ids, text.finish_reason) for text in plain] == [(text.ids, text.finish_reason) for text in fast]
+        assert fewer < steps
+    # A guesser that is the model itself is always right: five guesses and the token after them a step.
+    (one,), steps = run(model, [([1, 2], SamplingConfig(60, 60, temperature=1, seed=0))], 1)
+    (other,), fewer = run(model, [([1, 2], SamplingConfig(60, 60, temperature=1, seed=0))], 1, model)
+    assert one.ids == other.ids and steps == 60 and fewer <= 12
+
+
+def test_tokens_chosen_ahead_are_those_chosen_one_by_one(model):
+    requests = [(ids, replace(sampling, min_new_tokens=sampling.max_new_tokens // 3)) for ids, sampling in mixed(40)]
+    plain, _ = run(model, requests, 7)
+    ahead, _ = run(model, requests, 7, ahead=5)
+    reasons = set()
+    for one, other in zip(plain, ahead, strict=True):
+        assert (one.ids, one.finish_reason) == (other.ids, other.finish_reason)
+        assert [[id for id, _ in top] for top in one.top_logprobs] == [
+            [id for id, _ in top] for top in other.top_logprobs
+        ]
+        assert torch.allclose(torch.tensor(one.logprobs), torch.tensor(other.logprobs), atol=1e-4)
+        reasons.add(one.finish_reason)
+    assert reasons == {"stop", "length"}
+    # Past the end of the context nothing is touched: texts beside it stay as they are.
+    full = [([5] * 90, SamplingConfig(60, 60, seed=1)), ([7, 8], SamplingConfig(60, 60, seed=2))]
+    assert [text.ids for text in run(model, full, 2)[0]] == [text.ids for text in run(model, full, 2, ahead=16)[0]]
+
+
+@pytest.mark.parametrize("guesses", ["none", "lookup", "draft"])
+def test_samples_follow_the_models_own_law(model, draft, guesses, monkeypatch):
+    learnt, learn = [], Pace.learn
+    monkeypatch.setattr(Pace, "learn", lambda pace, *counts: learnt.append(counts) or learn(pace, *counts))
+    prompt = [id for last in range(16) for id in (7, 9, last)] + [7, 9]  # whatever comes next, it was there before
     with torch.no_grad():
         first = model(torch.tensor([prompt]))[0, -1].softmax(0)
         after = model(torch.tensor([[*prompt, id] for id in range(16)]))[:, -1].softmax(1)
     law = (first[:, None] * after).double()  # of the first two tokens
     law[3] = 0  # `</s>` ends a text
     counts = torch.zeros(16, 16, dtype=torch.double)
-    sampling = [SamplingConfig(2, temperature=1, seed=n, prompt_lookup_num_tokens=guesses) for n in range(4000)]
-    for text in run(model, [(prompt, one) for one in sampling], 64)[0]:
-        if len(text.ids) == 2:
+    looked_up = 4 if guesses == "lookup" else 0
+    sampling = [SamplingConfig(3, temperature=1, seed=n, prompt_lookup_num_tokens=looked_up) for n in range(3000)]
+    small = draft if guesses == "draft" else None
+    for text in run(model, [(prompt, one) for one in sampling], 64, small)[0]:
+        if len(text.ids) > 1:
             counts[text.ids[0], text.ids[1]] += 1
+    right, wrong = sum(accepted for _, accepted in learnt), sum(guessed - accepted for guessed, accepted in learnt)
+    assert guesses == "none" or min(right, wrong) > 50
     expected = law / law.sum() * counts.sum()
     often = expected >= 5
     observed = torch.cat((counts[often], counts[~often].sum()[None]))

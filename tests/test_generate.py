@@ -1,6 +1,7 @@
 """Generation against transformers: same tokens, same distribution; stops, seeds and streams."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from transformers import (
 
 from benchmarks import splits
 from janeox import LM, JaneoxError
+from janeox import load as janeox_load
 from janeox.config import GPTNeoXConfig, SamplingConfig
 from janeox.engine.engine import Engine
 from janeox.engine.sampling import draw, next_token_logits
@@ -191,6 +193,22 @@ def test_the_verb_answers_files_and_streams(lm, tmp_path):
 
 def test_texts_are_shown_as_they_are_wherever_they_are_cut(tokenizer):
     assert 100 < splits.check(tokenizer, 2000) < 2000
+
+
+def test_an_assistant_changes_no_text(lm, tmp_path):
+    small = GPTNeoX(replace(lm.model.config, num_hidden_layers=1)).initialize(torch.Generator().manual_seed(1)).eval()
+    for name, model in (("large", lm.model), ("small", small)):
+        model.save_pretrained(tmp_path / name)
+        lm.tokenizer.save(tmp_path / name)
+    assisted = janeox_load(tmp_path / "large", dtype="float32", assistant_model=tmp_path / "small")
+    assert assisted.engine(2, 40).draft.backend.capacity == 40
+    for sampling in ({"temperature": 0}, {"temperature": 0.8, "seed": 3}):
+        plain = janeox_load(tmp_path / "large", dtype="float32").generate(PROMPTS, max_new_tokens=20, **sampling)
+        assert assisted.generate(PROMPTS, max_new_tokens=20, **sampling) == plain
+    GPTNeoX(replace(small.config, vocab_size=small.config.vocab_size + 1)).save_pretrained(tmp_path / "other")
+    lm.tokenizer.save(tmp_path / "other")
+    with pytest.raises(JaneoxError, match="other: has another vocabulary"):
+        janeox_load(tmp_path / "large", assistant_model=tmp_path / "other")
 
 
 def test_a_tokenizer_of_another_model_is_an_error(lm):

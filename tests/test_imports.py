@@ -26,7 +26,7 @@ ORDER = [
     *package("train", "metrics cost memory loss parallel optim checkpoint"),
     *package("evaluate", "score rival published scaling"),
     *package("engine", "backend packing packed_file native_library native_backend limits"),
-    *package("engine", "torch_backend sampling stop lookup slots text beam engine"),
+    *package("engine", "torch_backend sampling stop lookup pace slots text beam choosing draft engine"),
     *package("evaluate", "backend"),
     "lm",
     *package("train", "loop plot plan pretrain"),

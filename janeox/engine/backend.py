@@ -1,8 +1,9 @@
 """What a backend answers: the logits after these ids at these positions. Everything else is the engine's."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from janeox.config import GPTNeoXConfig
@@ -43,4 +44,23 @@ class Backend(Protocol):
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copies the first `length` tokens of a slot into another, so that texts share a beginning."""
+        ...
+
+
+@runtime_checkable
+class DeviceBackend(Backend, Protocol):
+    """One whose steps can be queued on a device, so that the next begins before the host knows what was chosen."""
+
+    device: torch.device
+    ahead: int
+    """How many tokens of a text are written before the host looks at them; 1 for none."""
+
+    def decode(self, slots: Tensor, positions: Tensor, ids: Tensor) -> Tensor:
+        """As `forward`, of one more id for each slot; the arguments (B,) are on the device, and nothing waits for it.
+
+        Positions may run past `capacity`; such a row's logits mean nothing, and no other row is touched.
+
+        Returns:
+            (B, V) float32, good until the next call.
+        """
         ...

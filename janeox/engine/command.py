@@ -23,7 +23,13 @@ def run_generate(settings: Generate) -> None:
     prompts = [] if settings.input is None else list(read_prompts(settings.input))
     prompt = sys.stdin.read() if settings.prompt == "-" and not prompts else settings.prompt
     sampling = {field.name: getattr(settings, field.name) for field in fields(SamplingConfig)}
-    lm = load(settings.model or newest_model(), device=settings.device, dtype=settings.dtype, bits=settings.bits)
+    lm = load(
+        settings.model or newest_model(),
+        device=settings.device,
+        dtype=settings.dtype,
+        bits=settings.bits,
+        assistant_model=settings.assistant_model,
+    )
     start = time.perf_counter()
     num_tokens = answer(lm, prompts, settings.output, sampling) if prompts else stream(lm, prompt, sampling)
     seconds = time.perf_counter() - start

@@ -8,14 +8,14 @@ and with guesses or without.
 
 import math
 from collections import deque
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from janeox.config import SamplingConfig
-from janeox.engine.backend import Backend, Row
-from janeox.engine.sampling import draw, needs_history, next_token_logits
+from janeox.engine.backend import Backend, DeviceBackend, Row
+from janeox.engine.choosing import Choice, Chooser
+from janeox.engine.draft import Draft
 from janeox.engine.slots import Slots
 from janeox.engine.text import FinishReason, Generated, Writer
 from janeox.errors import JaneoxError
@@ -32,10 +32,12 @@ class Engine:
 
     Args:
         tokenizer: for `Generated.text` and stop strings; without one there are only ids.
+        draft: a smaller model of the same vocabulary that guesses (`num_assistant_tokens`), with as many slots.
     """
 
-    def __init__(self, backend: Backend, tokenizer: Tokenizer | None = None):
+    def __init__(self, backend: Backend, tokenizer: Tokenizer | None = None, draft: Backend | None = None):
         self.backend, self.tokenizer = backend, tokenizer
+        self.draft = None if draft is None else Draft(draft)
         self.eos_token_id = backend.config.eos_token_id
         self.waiting: deque[Generated] = deque()
         self.running: list[Generated] = []
@@ -96,94 +98,106 @@ class Engine:
             writer = self._writers[text]
             writer.slot, writer.cached = self._slots.take(text.prompt)
             self.running.append(text)
+        guesses = self._guesses()
+        reading: list[tuple[Writer, Row]] = []
         plain: list[tuple[Writer, Row]] = []
         guessing: list[tuple[Writer, Row]] = []
         portion = PROMPT_TOKENS
         for generated in self.running:
             writer = self._writers[generated]
-            ids = writer.next_ids(portion)
             if writer.cached < len(generated.prompt):
+                ids = generated.prompt[writer.cached : writer.cached + portion]
                 portion -= len(ids)
+                if ids:
+                    reading.append((writer, Row(writer.slot, writer.cached, ids)))
             else:
-                ids = [*ids, *self._guess(writer)]
-            if ids:
-                drafted = writer.cached >= len(generated.prompt) and len(ids) > 1
-                (guessing if drafted else plain).append((writer, Row(writer.slot, writer.cached, ids)))
+                ids = [*generated.ids[-1:], *guesses.get(writer, ())]
+                (guessing if len(ids) > 1 else plain).append((writer, Row(writer.slot, writer.cached, ids)))
         try:
-            return self._advance(plain, every=False) + self._advance(guessing, every=True)
+            if isinstance(self.backend, DeviceBackend) and self.backend.ahead > 1 and not reading and not guessing:
+                return self._run_ahead(self.backend, plain)
+            return self._advance(reading + plain, every=False) + self._advance(guessing, every=True)
         except JaneoxError:
             for generated in list(self.running):
                 self.cancel(generated)
             raise
 
-    def _guess(self, writer: Writer) -> list[int]:
-        text = writer.generated
-        room = min(text.sampling.max_new_tokens - len(text.ids), self.backend.capacity - writer.cached) - 1
-        return writer.lookup.guess()[: max(0, room)]
+    def _guesses(self) -> dict[Writer, list[int]]:
+        """What may come next in the texts that are being written, by those that guess."""
+        found: dict[Writer, list[int]] = {}
+        drafted: list[tuple[Writer, int]] = []
+        for text in self.running:
+            writer = self._writers[text]
+            left = min(text.sampling.max_new_tokens - len(text.ids), self.backend.capacity - writer.cached) - 1
+            length = min(writer.pace.length, left) if writer.cached >= len(text.prompt) else 0
+            if length > 0 and writer.lookup:
+                found[writer] = writer.lookup.guess(length)
+            elif length > 0 and self.draft:
+                drafted.append((writer, length))
+        if self.draft and drafted:
+            found |= zip((writer for writer, _ in drafted), self.draft.guess(drafted), strict=True)
+        return found
 
+    @torch.inference_mode()
     def _advance(self, work: list[tuple[Writer, Row]], every: bool) -> list[Generated]:
         """One pass; then each text whose prompt is done gets its next token, or as many as were guessed rightly."""
         if not work:
             return []
         logits = self.backend.forward([row for _, row in work], every)
-        places, first = [], 0  # (writer, guessed ids, where its logits begin)
+        texts: list[tuple[Writer, list[int]]] = []  # with the ids that are guessed to come first
+        places: list[int] = []  # of their logits
+        first = 0
         for writer, row in work:
             self._slots.wrote(row)
             writer.cached += 1 if every else len(row.ids)
             if writer.cached >= len(writer.generated.prompt):
-                places.append((writer, row.ids[1:] if every else [], first))
+                guess = list(row.ids[1:]) if every else []
+                texts += [(writer, guess[:number]) for number in range(len(guess) + 1)]
+                places += range(first, first + len(guess) + 1)
             first += len(row.ids) if every else 1
-        kinds: dict[str, list[tuple[Writer, list[int], int]]] = {}
-        for writer, guess, place in places:
-            kinds.setdefault(writer.kind, []).append((writer, list(guess), place))
-        for same in kinds.values():
-            self._choose(same, logits)
-        return [writer.generated for writer, _, _ in places]
+        if not texts:
+            return []
+        own = logits if places == list(range(len(logits))) else logits[places]  # (B, V)
+        chooser = Chooser(texts, self.eos_token_id, own.device)
+        chooser.choose(own)
+        choices: dict[Writer, list[Choice]] = {}
+        for (writer, _), (choice,) in zip(texts, chooser.choices(), strict=True):
+            choices.setdefault(writer, []).append(choice)
+        for writer, guess in dict(texts).items():  # the longest of each
+            right = self._accept(writer, choices[writer], guess)
+            writer.cached += right
+            writer.pace.learn(len(guess), right)
+        return [writer.generated for writer in choices]
 
     @torch.inference_mode()
-    def _choose(self, texts: list[tuple[Writer, list[int], int]], logits: Tensor) -> None:
-        """Draws the next tokens of texts of one kind."""
-        places = [place + ahead for _, guess, place in texts for ahead in range(len(guess) + 1)]
-        own = logits if places == list(range(len(logits))) else logits[places]  # (B, V), a row for each guess too
-        chosen = self._draw([(writer, guess[:n]) for writer, guess, _ in texts for n in range(len(guess) + 1)], own)
-        total = own.logsumexp(1)
-        num_top = min(texts[0][0].generated.sampling.top_logprobs, own.shape[1])
-        top = own.topk(num_top)
-        top_ids, top_logprobs = top.indices.tolist(), (top.values - total[:, None]).tolist()
-        ids, logprobs = chosen.tolist(), (own.gather(1, chosen[:, None])[:, 0] - total).tolist()
-        at = 0
-        for writer, guess, _ in texts:
-            right = 0
-            while True:
-                if math.isnan(logprobs[at + right]):
-                    raise JaneoxError("the model's logits are not numbers: its weights are damaged")
-                if num_top:
-                    found = zip(top_ids[at + right], top_logprobs[at + right], strict=True)
-                    writer.generated.top_logprobs.append(list(found))
-                id = ids[at + right]
-                self._append(writer, id, logprobs[at + right])
-                if writer.generated.finish_reason or right == len(guess) or id != guess[right]:
-                    break
-                right += 1
-            writer.cached += right
-            writer.lookup.learn(len(guess), right)
-            at += len(guess) + 1
+    def _run_ahead(self, backend: DeviceBackend, work: list[tuple[Writer, Row]]) -> list[Generated]:
+        """Several tokens of each text before the host looks at them; what comes after a text's end is forgotten."""
+        texts, rows = zip(*work, strict=True)
+        left = max(writer.generated.sampling.max_new_tokens - len(writer.generated.ids) for writer in texts)
+        steps = min(backend.ahead, left)
+        columns = [[row.slot for row in rows], [row.start for row in rows], [row.ids[0] for row in rows]]
+        slots, positions, ids = torch.tensor(columns, device=backend.device)
+        chooser = Chooser([(writer, ()) for writer in texts], self.eos_token_id, backend.device, steps)
+        for _ in range(steps):
+            ids = chooser.choose(backend.decode(slots, positions, ids))
+            positions = positions + 1
+        for writer, row, choices in zip(texts, rows, chooser.choices(), strict=True):
+            chosen = [choice.id for choice in choices[:-1]]
+            self._slots.wrote(Row(row.slot, row.start, [*row.ids, *chosen][: backend.capacity - row.start]))
+            writer.cached += 1 + self._accept(writer, choices, chosen)
+        return [writer.generated for writer in texts]
 
-    def _draw(self, rows: list[tuple[Writer, list[int]]], logits: Tensor) -> Tensor:
-        """(B,) ids; each row is a text of one kind and the guessed ids that are taken for given."""
-        sampling, device = rows[0][0].generated.sampling, logits.device
-        ids, lengths = torch.empty(0, 0, dtype=torch.long), torch.empty(0)
-        if needs_history(sampling):
-            seen = [torch.tensor([*w.generated.prompt, *w.generated.ids, *guess]) for w, guess in rows]
-            ids, lengths = pad_sequence(seen, batch_first=True), torch.tensor([len(some) for some in seen])
-        num_new = torch.tensor([len(w.generated.ids) + len(guess) for w, guess in rows])
-        logits = next_token_logits(
-            logits, ids.to(device), lengths.to(device), num_new.to(device), sampling, self.eos_token_id
-        )
-        if sampling.temperature == 0:
-            return logits.argmax(1)
-        uniform = [writer.uniform(len(guess)) for writer, guess in rows]
-        return draw(logits, torch.tensor(uniform, dtype=torch.float64, device=device))
+    def _accept(self, writer: Writer, choices: list[Choice], guess: Sequence[int]) -> int:
+        """Adds the first choice, and each next one as long as the guess before it was right; how many were."""
+        for number, choice in enumerate(choices):
+            if math.isnan(choice.logprob):
+                raise JaneoxError("the model's logits are not numbers: its weights are damaged")
+            if choice.top:
+                writer.generated.top_logprobs.append(choice.top)
+            self._append(writer, choice.id, choice.logprob)
+            if writer.generated.finish_reason or number == len(guess) or choice.id != guess[number]:
+                return number
+        return len(guess)
 
     def _append(self, writer: Writer, id: int, logprob: float) -> None:
         text = writer.generated

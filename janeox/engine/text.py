@@ -1,7 +1,6 @@
 """One text that the engine writes: what its reader sees, and what writing it needs."""
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -9,6 +8,7 @@ import torch
 
 from janeox.config import SamplingConfig
 from janeox.engine.lookup import PromptLookup
+from janeox.engine.pace import Pace
 from janeox.engine.stop import StopScanner
 from janeox.tokenizer import StreamDecoder, Tokenizer
 
@@ -39,9 +39,13 @@ class Writer:
     def __init__(self, generated: Generated, tokenizer: Tokenizer | None):
         self.generated = generated
         self.slot, self.cached = -1, 0
+        self.drafted = 0
+        """How many of its tokens the slot of the model that guesses holds."""
         # Texts of one kind are sampled in one go.
         self.kind = repr(replace(generated.sampling, seed=None, stop=(), max_new_tokens=2**31))
-        self.lookup = PromptLookup(generated.prompt, generated.sampling.prompt_lookup_num_tokens)
+        looked_up = generated.sampling.prompt_lookup_num_tokens
+        self.lookup = PromptLookup(generated.prompt) if looked_up else None
+        self.pace = Pace(looked_up or generated.sampling.num_assistant_tokens)
         self._generator = torch.Generator()
         if generated.sampling.seed is None:
             self._generator.seed()
@@ -50,12 +54,6 @@ class Writer:
         self._uniforms: deque[float] = deque()
         self._decoder = StreamDecoder(tokenizer) if tokenizer else None
         self._scanner = StopScanner(generated.sampling.stop)
-
-    def next_ids(self, portion: int) -> Sequence[int]:
-        """The ids that the slot does not hold yet; of a prompt, at most `portion`."""
-        if self.cached < len(self.generated.prompt):
-            return self.generated.prompt[self.cached : self.cached + portion]
-        return self.generated.ids[-1:]
 
     def uniform(self, ahead: int) -> float:
         """The random number in [0, 1) of the token that comes `ahead` tokens after the next."""
@@ -66,7 +64,9 @@ class Writer:
     def push(self, id: int) -> bool:
         """Adds an id; whether a stop string is complete."""
         self.generated.ids.append(id)
-        self.lookup.push(id)
+        self.pace.push()
+        if self.lookup:
+            self.lookup.push(id)
         if self._uniforms:
             self._uniforms.popleft()
         if self._decoder:

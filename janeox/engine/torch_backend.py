@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from janeox.cache import KVCache
+from janeox.cache import DecodeRows, KVCache
 from janeox.engine.backend import Row
 from janeox.model import GPTNeoX
 
@@ -18,6 +18,7 @@ class TorchBackend:
     def __init__(self, model: GPTNeoX, num_slots: int, capacity: int):
         self.model, self.config = model, model.config
         self.num_slots, self.capacity = num_slots, min(capacity, model.config.max_position_embeddings)
+        self.device, self.ahead = model.device, 1
         self.cache = KVCache(model.config, num_slots, self.capacity, model.dtype, model.device)
 
     @torch.inference_mode()
@@ -28,6 +29,11 @@ class TorchBackend:
             for place, part in zip(group, self._padded([rows[place] for place in group], every), strict=True):
                 logits[place] = part
         return torch.cat(logits)
+
+    @torch.inference_mode()
+    def decode(self, slots: Tensor, positions: Tensor, ids: Tensor) -> Tensor:
+        """See `DeviceBackend`."""
+        return self.model(ids[:, None], cache=DecodeRows(self.cache, slots, positions))[:, 0].float()
 
     def copy(self, source: int, target: int, length: int) -> None:
         """See `Backend`."""
