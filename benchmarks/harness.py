@@ -24,7 +24,14 @@ from janeox.lm import LM, load
 from janeox.model import GPTNeoX
 from janeox.tokenizer import Tokenizer
 
-TASKS = ("jcommonsenseqa-1.1-0.2", "jcommonsenseqa-1.1-0.4", "jnli-1.3-0.2", "jnli-1.3-0.4", "jsquad-1.1-0.2")
+TASKS = (
+    "jcommonsenseqa-1.1-0.2",
+    "jcommonsenseqa-1.1-0.4",
+    "jnli-1.3-0.2",
+    "jnli-1.3-0.4",
+    "jsquad-1.1-0.2",
+    "jsquad-1.2-0.4",
+)
 
 
 def main() -> None:

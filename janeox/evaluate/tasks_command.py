@@ -2,6 +2,7 @@
 
 import json
 import logging
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,16 @@ def run_tasks(settings: Tasks) -> None:
             new.write_text(json.dumps(table, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
+@cache
 def require_harness() -> None:
     """Raises JaneoxError where lm-evaluation-harness is not installed."""
     try:
-        import lm_eval  # noqa: F401
+        from lm_eval import utils
     except ImportError as error:
         raise JaneoxError("lm-evaluation-harness is not installed here: pip install 'janeox[eval]'") from error
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    # It compiles the templates of a prompt anew for every document, which takes as long as a small model's answer.
+    utils.env.from_string = cache(utils.env.from_string)
 
 
 def load_tasks(names: tuple[str, ...], data: Path | None) -> dict[str, Any]:

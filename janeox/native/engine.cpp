@@ -36,7 +36,7 @@ T* grown(std::vector<T>& buffer, size_t size) {
 struct Rows {  // mirrored in Python: R rows of a step, their tokens end to end
     const int32_t *ids, *slots, *starts, *counts;
     int32_t num_rows, num_tokens;
-    const int32_t* wanted;  // places of the tokens whose logits are asked for
+    const int32_t* wanted;  // places of the tokens whose logits are asked for, ascending
     int32_t num_wanted;
 };
 
@@ -103,33 +103,45 @@ private:
             team_.each(rows.num_rows * model.heads, [&](int i) {
                 k.attend(head(model, cache, rows, l, i / model.heads, i % model.heads, qkv, scratch));
             });
-            operand(layer.dense, input_, [&](int t) { return out_ + t * C; }, C);
+            // Of the last layer's output only the tokens whose logits are asked for are needed; the others end here.
+            const bool last = l + 1 == model.num_layers;
+            if (last && !rows.num_wanted) return;
+            if (last) team_.each(1, [&](int) { keep_wanted(rows, C); });
+            Input& input = last ? head_input_ : input_;
+            operand(layer.dense, input, [&](int t) { return out_ + t * C; }, C);
             if (model.parallel_residual) {
                 // The MLP reads x as it was: its output is added to the attention's, then both to x.
-                multiply(layer.dense, input_, out_, C, false);
+                multiply(layer.dense, input, out_, C, false);
             } else {
-                multiply(layer.dense, input_, x_, C, true);
+                multiply(layer.dense, input, x_, C, true);
             }
-            operand(layer.dense_h_to_4h, input_,
+            operand(layer.dense_h_to_4h, input,
                     [&](int t) { return normed(model, layer.post_attention, x_ + t * C, scratch); }, C);
-            multiply(layer.dense_h_to_4h, input_, wide_, inner, false);
-            operand(layer.dense_4h_to_h, input_,
+            multiply(layer.dense_h_to_4h, input, wide_, inner, false);
+            operand(layer.dense_4h_to_h, input,
                     [&](int t) {
                         k.gelu(wide_ + t * inner, static_cast<int>(inner), model.tanh_gelu);
                         return wide_ + t * inner;
                     },
                     inner);
-            multiply(layer.dense_4h_to_h, input_, x_, C, true);
+            multiply(layer.dense_4h_to_h, input, x_, C, true);
             if (model.parallel_residual) {
-                team_.each(tokens, [&](int t) {
+                team_.each(input.tokens, [&](int t) {
                     for (size_t i = t * C; i < (t + 1) * C; i++) x_[i] += out_[i];
                 });
             }
         }
-        if (!rows.num_wanted) return;
-        operand(model.head, head_input_,
-                [&](int t) { return normed(model, model.final_norm, x_ + rows.wanted[t] * C, scratch); }, C);
+        operand(model.head, head_input_, [&](int t) { return normed(model, model.final_norm, x_ + t * C, scratch); }, C);
         multiply(model.head, head_input_, logits, model.head.panels * LANES, false);
+    }
+
+    // Moves what the wanted tokens have in x and out to the front; `wanted` ascends, so that none is overwritten unread.
+    void keep_wanted(const Rows& rows, size_t size) {
+        for (int t = 0; t < rows.num_wanted; t++) {
+            if (rows.wanted[t] == t) continue;
+            std::copy_n(x_ + rows.wanted[t] * size, size, x_ + t * size);
+            std::copy_n(out_ + rows.wanted[t] * size, size, out_ + t * size);
+        }
     }
 
     void set_tokens(Input& input, int tokens) {
