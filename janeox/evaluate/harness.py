@@ -60,6 +60,9 @@ class JaneoxLM(TemplateLM):
         """<NL> in a prompt is the series' newline and nothing else; where it is a control piece, it is meant as one."""
         return self.tokenizer.encode(string, special="<NL>" in string)
 
+    def tok_decode(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids)
+
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         texts = [torch.tensor(self.tok_encode(request.args[0])) for request in requests]
         window = Window(self.max_length, self.max_length)  # as the harness: windows that do not overlap

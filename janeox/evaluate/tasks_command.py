@@ -99,7 +99,7 @@ def evaluate_tasks(model: Any, tasks: dict[str, Any], limit: int | None = None) 
     for task in tasks.values():
         task.set_fewshot_seed(seed=1234)  # the harness's default; the same few-shots in every run
         if hasattr(task, "encode"):  # see tasks/answers.py
-            task.encode, task.context = model.tok_encode, model.max_length
+            task.encode, task.decode, task.context = model.tok_encode, model.tok_decode, model.max_length
     found = evaluate(model, {"tasks": tasks}, limit=limit, bootstrap_iters=1000, log_samples=False)
     scores: dict[str, dict[str, Any]] = {}
     for name, row in found["results"].items():

@@ -1,23 +1,28 @@
 """Tasks whose answer is written by the model: how long it may be, and how it is compared with the right one."""
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from lm_eval.api.task import ConfigurableTask
 
 from janeox.errors import JaneoxError
 
+SYMBOLS = re.compile("[\U0001f300-\U0001f64f\U0001f680-\U0001f6ff\U0001f1e0-\U0001f1ff\u2702-\u27b0]")
+"""Blocks of pictures, of which not every character is an emoji."""
+PUNCTUATION = re.compile("[!-/:-@[-`{-~–—‘’‛-‟…‧、-〃》「-】〔-〟〰〾〿﹏！-－／：-＠［-｀｛-､]")
+
 
 class WrittenAnswer(ConfigurableTask):
     """As in the published harness, a prompt gets as many of its few-shots as fit the context, and an answer may have as
-    many tokens as the longest right one (`cap_tokens` more of them for summaries); both take the model's tokenizer.
+    many tokens as the longest right one (`extra_tokens` more for summaries); both take the model's tokenizer.
     """
 
     encode: Callable[[str], list[int]] | None = None
-    """Of the model; without it prompts keep all few-shots, and answers may have `max_gen_toks`."""
+    """Of the model; without it prompts stay as long as they are, and answers may have `max_gen_toks`."""
+    decode: Callable[[list[int]], str] | None = None
     context = 0
     """Tokens of the model's context."""
 
@@ -45,19 +50,46 @@ class WrittenAnswer(ConfigurableTask):
         return request
 
 
+@cache
+def libraries() -> tuple[Any, Any, Any]:
+    """neologdn, emoji, and MeCab with its dictionary: what the published harness compares Japanese answers with.
+
+    Raises:
+        JaneoxError: one of them is not installed.
+    """
+    try:
+        import emoji
+        import neologdn
+        from fugashi import Tagger
+
+        return neologdn, emoji, Tagger("-Owakati")
+    except (ImportError, RuntimeError) as error:
+        raise JaneoxError(f"comparing Japanese answers takes more ({error}): pip install 'janeox[eval]'") from error
+
+
 def normalised(text: str) -> str:
-    """NFKC, spaces at the ends gone, others as one. (The published harness uses neologdn, which also shortens ーー.)"""
-    return " ".join(unicodedata.normalize("NFKC", text).split())
+    """Without emoji; widths, hyphens and long vowels by neologdn's rules; spaces at the ends gone, others as one."""
+    neologdn, emoji, _ = libraries()
+    text = SYMBOLS.sub("", "".join(character for character in text if not emoji.is_emoji(character)))
+    return " ".join(neologdn.normalize(text).split())
+
+
+def words(text: str) -> list[str]:
+    """MeCab's words of the normalised text."""
+    return libraries()[2].parse(normalised(text)).split()
 
 
 def exact_match_and_f1(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """The best over the right answers, in percent: equality, and F1 by characters (JGLUE, Kurihara et al. 2022)."""
-    said = normalised(results[0])
-    right = [normalised(answer) for answer in doc["answers"]["text"]]
+    """The best over the right answers, in percent: equality once normalised, and F1 by words without punctuation."""
+    said, right = results[0], doc["answers"]["text"]
     return {
-        "exact_match": 100.0 * max(answer == said for answer in right),
-        "f1": 100.0 * max(_f1(Counter(answer), Counter(said)) for answer in right),
+        "exact_match": 100.0 * max(normalised(answer) == normalised(said) for answer in right),
+        "f1": 100.0 * max(_f1(_bag(answer), _bag(said)) for answer in right),
     }
+
+
+def _bag(text: str) -> Counter[str]:
+    return Counter(word for word in words(text) if not PUNCTUATION.fullmatch(word))
 
 
 def _f1(right: Counter[str], said: Counter[str]) -> float:
@@ -73,26 +105,3 @@ def last_number(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     except ValueError:
         number = None
     return {"acc": float(number == float(doc["answer_number"]))}
-
-
-def rouge2(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """ROUGE-2 F over MeCab's words, in percent.
-
-    Raises:
-        JaneoxError: MeCab is not installed.
-    """
-    from rouge_score.rouge_scorer import RougeScorer
-
-    try:
-        from fugashi import Tagger
-    except ImportError as error:
-        raise JaneoxError("xlsum_ja cuts text into words by MeCab: pip install fugashi unidic-lite") from error
-
-    class Words:
-        tagger = Tagger("-Owakati")
-
-        def tokenize(self, text: str) -> list[str]:
-            return self.tagger.parse(normalised(text)).split()
-
-    score = RougeScorer(["rouge2"], tokenizer=Words()).score(doc["summary"], results[0])
-    return {"rouge2": 100.0 * score["rouge2"].fmeasure}
