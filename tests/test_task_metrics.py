@@ -2,12 +2,14 @@
 (tests/data/README.md)."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from lm_eval.api.samplers import FirstNSampler
 
-from janeox.evaluate.tasks.answers import exact_match_and_f1, words
+from janeox import JaneoxError
+from janeox.evaluate.tasks.answers import exact_match_and_f1, libraries, words
 from janeox.evaluate.tasks.summaries import rouge2
 from janeox.evaluate.tasks_command import evaluate_tasks, load_tasks, require_harness
 
@@ -73,3 +75,9 @@ def test_the_task_gives_both_scores(data):
         scores = [rouge2(one, Characters.summary, tokenize) for one in right]
         assert metrics[name]["value"] == pytest.approx(sum(scores) / len(scores))
         assert 0 < metrics[name]["value"] < 100
+
+
+def test_a_missing_library_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fugashi", None)
+    with pytest.raises(JaneoxError, match=r"fugashi.*pip install 'janeox\[eval\]'"):
+        libraries.__wrapped__()
