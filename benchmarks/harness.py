@@ -87,7 +87,7 @@ def compare(tasks: dict[str, Any], models: dict[str, Any], limit: int, rounds: i
 def random_model(tokenizer: str, shape: str, folder: Path) -> Path:
     width, layers, heads = map(int, shape.split("x"))
     pieces = Tokenizer.load(tokenizer)
-    config = GPTNeoXConfig(32000, width, layers, heads, 4 * width)
+    config = GPTNeoXConfig(pieces.vocab_size, width, layers, heads, 4 * width)
     model = GPTNeoX(config).initialize(torch.Generator().manual_seed(0))
     lm = LM(model, pieces)
     lm.model.save_pretrained(folder / "model")
