@@ -19,12 +19,12 @@ def main(kind: str, folder: str, tries: str) -> None:
         json.loads((Path(tries) / f"{name}.json").read_text()) for name in ("lines", "ids", "texts")
     )
     version, encode, decode = open_folder(kind, folder)
-    other_ids: list[int] = []
+    other_ids: list[tuple[int, list[int]]] = []
     other_text: list[int] = []
     for start in range(0, len(lines), PORTION):
         portion = slice(start, start + PORTION)
         got = zip(itertools.count(start), encode(lines[portion]), expected[portion], strict=False)
-        other_ids += [at for at, ids, wanted in got if ids != wanted]
+        other_ids += [(at, ids) for at, ids, wanted in got if ids != wanted]
         got = zip(itertools.count(start), decode(expected[portion]), texts[portion], strict=False)
         other_text += [at for at, text, wanted in got if text != wanted]
     print(json.dumps({"version": version, "ids": other_ids, "text": other_text}))
