@@ -1,5 +1,6 @@
 """Normalisation rules as `tokenizers` steps, against sentencepiece's own normalisation; and what no file can mend."""
 
+import io
 import json
 import random
 from dataclasses import replace
@@ -7,12 +8,14 @@ from functools import partial
 
 import numpy as np
 import pytest
+import sentencepiece
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import SMALL
 from hard_strings import HARD_STRINGS, generated_lines
+from janeox.errors import JaneoxError
 from janeox.tokenizer import Tokenizer
 from janeox.tokenizer.charsmap import APART, ESCAPE, GLUE, read_rules, steps
 from janeox.tokenizer.export import tokenizer_json
@@ -70,6 +73,36 @@ def test_offsets(both, text):
     for span in spans:
         assert span[0] < span[1] <= len(text) and (span == last or span[0] >= last[1])
         last = span
+
+
+KEPT = ("<NL>", "<NL><NL>", "猫で", "ｶﾞ", "😀", "①", "か", "がん\u3099", ESCAPE + "x", "である")
+
+
+def test_user_defined_pieces_are_kept_from_the_rules(works):
+    trained = train_tokenizer(
+        works[:40], replace(SMALL, vocab_size=1900, normalization="nmt_nfkc", user_defined_symbols=KEPT)
+    )
+    exported = tokenizers.Tokenizer.from_str(json.dumps(tokenizer_json(trained)))
+    choose = random.Random(0)
+    mixed = ["".join(choose.choices([*KEPT, *MARKS, "\u0338"], k=choose.randrange(14))) for _ in range(1500)]
+    for line in [*mixed, *HARD_STRINGS]:
+        ids = trained.encode(line)
+        assert exported.normalizer.normalize_str(line) == trained.processor.normalize(line), ascii(line)
+        assert exported.encode(line, add_special_tokens=False).ids == ids, ascii(line)
+    assert trained.tokenize("①ｶﾞ２") == ["①", "ｶﾞ", "2"]
+
+
+def test_user_defined_pieces_that_no_step_keeps(both, works):
+    charsmap = both[0].file.charsmap
+    with pytest.raises(ValueError, match="begins where a normalisation rule may go on"):
+        steps(charsmap, ("\u3099猫",))
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(works[0].split("\n")), model_writer=model, vocab_size=1000, hard_vocab_limit=False,
+        user_defined_symbols=["a  b"], minloglevel=2,
+    )  # fmt: skip
+    with pytest.raises(JaneoxError, match="tokenizer: cannot be exported: a user-defined piece holds two spaces"):
+        tokenizer_json(Tokenizer(model.getvalue()))
 
 
 def test_damaged(both):

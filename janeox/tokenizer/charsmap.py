@@ -14,6 +14,9 @@ So marks that neither `Precompiled` nor NFC sees across are put into the text, a
    behind every character that is a key, so that no cluster holds anything beside it.
 3. `Precompiled` then replaces single characters by the model's own rules.
 4. NFC composes what was glued, and the marks go.
+
+User-defined pieces, which the rules must not touch, stand aside meanwhile: each is a row of marks from before the first
+step to behind the last.
 """
 
 import base64
@@ -29,6 +32,7 @@ import numpy as np
 # Never assigned, part of no rule, and a border of grapheme clusters. A text that holds the first gets it back.
 ESCAPE = "\ufff0"
 ITSELF, GLUE, APART = (ESCAPE + mark for mark in "\ufff1\ufff2\ufff3")
+DIGITS, END = "\ufff4\ufff5\ufff6\ufff7", "\ufff8"  # of the number of a user-defined piece
 # Characters that compose since Unicode 13 to 16, in four scripts of the past: `tokenizers` does not know them.
 NEWER = {
     chr(point)
@@ -82,18 +86,21 @@ def read_rules(charsmap: bytes) -> dict[str, str]:
 
 
 @cache
-def steps(charsmap: bytes) -> list[Step]:
+def steps(charsmap: bytes, kept: tuple[str, ...] = ()) -> list[Step]:
     """The steps that do what the rules do. Exact where every key of several characters composes (see the module).
 
+    `kept` are the pieces that are found, the longest at each place, before the rules look there.
+
     Raises:
-        ValueError: the rules are damaged.
+        ValueError: the rules are damaged, or a key runs into a kept piece.
     """
     rules = read_rules(charsmap)
+    hide, show = _aside(kept, rules)
     single = {key for key in rules if len(key) == 1}
     several = [key for key in rules if len(key) > 1]
     odd = [key for key in several if rules[key] in NEWER or not _composes(key, rules)]
     glued = sorted(set(several).difference(odd))
-    found = [replace(ITSELF, string=ESCAPE)]
+    found = [replace(ITSELF, string=ESCAPE), *hide]
     if dropped := {key for key in single if not rules[key]}:
         found.append(replace(APART, regex=character_class(dropped)))
     if odd:
@@ -111,7 +118,25 @@ def steps(charsmap: bytes) -> list[Step]:
     found.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode("ascii")})
     if glued:
         found += [replace("", string=GLUE), {"type": "NFC"}]
-    return [*found, replace("", string=APART), replace(ESCAPE, string=ITSELF)]
+    return [*found, replace("", string=APART), *show, replace(ESCAPE, string=ITSELF)]
+
+
+def _aside(kept: tuple[str, ...], rules: dict[str, str]) -> tuple[list[Step], list[Step]]:
+    """The steps that put the kept pieces aside, and those that bring them back; none where no rule could touch one."""
+    if set("".join(rules)).isdisjoint("".join(kept)):
+        return [], []
+    ends = {key[at:] for key in rules for at in range(1, len(key))}
+    for piece in kept:
+        if any(piece.startswith(end) or end.startswith(piece) for end in ends):
+            raise ValueError(f"the user-defined piece {piece!a} begins where a normalisation rule may go on")
+    pieces = sorted((piece.replace(ESCAPE, ITSELF) for piece in kept), key=lambda piece: (-len(piece), piece))
+    hide = [replace(ESCAPE + END, regex=rf"(?>{'|'.join(map(_escaped, pieces))})\K")]
+    show = []
+    for number, piece in enumerate(pieces):
+        row = ESCAPE + np.base_repr(number, 4).translate(str.maketrans("0123", DIGITS)) + END
+        hide.append(replace(row, string=piece + ESCAPE + END))
+        show.append(replace(piece, string=row))
+    return hide, show
 
 
 def _composes(key: str, rules: dict[str, str]) -> bool:

@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from janeox.atomic import new_file
 from janeox.errors import JaneoxError
 from janeox.tokenizer import charsmap
@@ -34,7 +36,8 @@ def export(folder: Path | str, chat_template: str = "") -> None:
     A `chat_template` (Jinja; see dialogue.py) marks a model that was tuned for dialogue.
 
     Raises:
-        JaneoxError: there is no model, it is damaged, it is no unigram model, or the folder cannot be written.
+        JaneoxError: there is no model, it is damaged, it is no unigram model, it has user-defined pieces that other
+            libraries cannot keep, or the folder cannot be written.
     """
     folder = Path(folder)
     tokenizer = Tokenizer.load(folder)
@@ -99,13 +102,11 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _scores(file: ModelFile) -> list[float]:
-    best = max((piece.score for piece in file.pieces if piece.type is PieceType.NORMAL), default=0.0)
-
     def score(piece: Piece) -> float:
         if piece.type in HIDDEN:
             return NEVER
         if piece.type is PieceType.USER_DEFINED:  # sentencepiece's own formula, by which they win over everything
-            return len(piece.text.encode("utf-8")) * best - 0.1
+            return float(np.float32(0.1 * (len(piece.text.encode("utf-8")) - 1)))
         return piece.score
 
     return [score(piece) for piece in file.pieces]
@@ -142,8 +143,13 @@ def _keeps_apart(file: ModelFile) -> dict[str, Any] | None:
 
 def _normalizers(tokenizer: Tokenizer) -> list[dict[str, Any]]:
     file = tokenizer.file
+    kept = tuple(piece.text for piece in file.pieces if piece.type is PieceType.USER_DEFINED)
+    if file.remove_extra_whitespaces and any("  " in piece for piece in kept):
+        raise JaneoxError(
+            f"{tokenizer.where}: cannot be exported: a user-defined piece holds two spaces, and the model merges spaces"
+        )
     try:
-        steps = [*charsmap.steps(file.charsmap)] if file.charsmap else []
+        steps = [*charsmap.steps(file.charsmap, kept)] if file.charsmap else []
     except ValueError as error:
         raise JaneoxError(f"{tokenizer.where}: {error}") from error
     if file.remove_extra_whitespaces:
