@@ -1,56 +1,145 @@
-"""Speed of encoding into arrays, the native encoder and sentencepiece's own call in turn, and whether the ids agree.
+"""Speed of every form of encoding, on one thread and two, beside sentencepiece's own calls and `tokenizers`.
 
-    python -m benchmarks.native_encoder FOLDER FILE … [--rounds 5] [--megabytes 8]
+    python -m benchmarks.native_encoder FOLDER … --text FILE … [--rounds 5] [--megabytes 8]
 
-FOLDER holds a tokenizer, FILE is UTF-8 text or JSON lines with a `text`, plain or .xz or .gz. Each round takes lines
-that no earlier round had, since repeated text flatters caches. MB is 10^6 bytes of UTF-8.
+FOLDER holds a tokenizer, FILE is a corpus file in any format that janeox reads. In a round every form has its turn on
+the same texts, which no earlier round had, since repeated text flatters caches. MB is 10^6 bytes of UTF-8; figures are
+medians of the rounds. `tokenizers` gets a quarter of a round's texts. `limit` is what two threads can reach here at
+best: the work of two processes at once that share nothing, each on all of the texts, against one alone.
 """
 
 import argparse
 import itertools
+import multiprocessing
+import os
 import statistics
 import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import tokenizers
 
 from benchmarks.machine import header
 from benchmarks.tokenizer_agreement import read_lines
 from janeox.tokenizer import Tokenizer
+from janeox.tokenizer.export import export
+
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("files", type=Path, nargs="+")
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
+    parser.add_argument("--text", type=Path, nargs="+", required=True, metavar="FILE")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--megabytes", type=float, default=8, help="of text a round")
     arguments = parser.parse_args()
-    tokenizer = Tokenizer.load(arguments.folder)
+    print(header())
+    for folder in arguments.folders:
+        export(folder)
+        lines = (line for file in arguments.text for line in read_lines(file))
+        for name, joined in (("lines", False), ("1 MB documents", True)):
+            rounds = [take(lines, arguments.megabytes * 1e6, joined) for _ in range(arguments.rounds)]
+            measure(folder, name, rounds)
+
+
+def measure(folder: Path, name: str, rounds: list[list[str]]) -> None:
+    """Prints a table: form of encoding, MB/s on one thread and on two, and what is made of them."""
+    tokenizer = Tokenizer.load(folder)
     if tokenizer.native is None:
         raise SystemExit("the native encoder was not built, or does not cover this tokenizer")
-    lines = (line for file in arguments.files for line in read_lines(file))
-    print(header())
-    print(f"{len(tokenizer):,} pieces\n{'texts':<16}{'threads':>8}{'native MB/s':>13}{'sentencepiece':>15}{'ratio':>7}")
-    for name, joined in (("lines", False), ("1 MB documents", True)):
-        for threads in (1, 2):
-            native, other = [], []
-            for _ in range(arguments.rounds):
-                texts = take(lines, arguments.megabytes * 1e6, joined)
-                size = sum(len(text.encode()) for text in texts) / 1e6
-                start = time.perf_counter()
-                ids, lengths = tokenizer.arrays(texts, threads=threads)
-                middle = time.perf_counter()
-                expected = tokenizer.processor.encode(texts, num_threads=threads)
-                native.append(size / (middle - start))
-                other.append(size / (time.perf_counter() - middle))
-                if lengths.tolist() != list(map(len, expected)) or ids.tolist() != [i for row in expected for i in row]:
-                    raise SystemExit("the ids differ")
-            fast, slow = statistics.median(native), statistics.median(other)
-            print(f"{name:<16}{threads:>8}{fast:>13.1f}{slow:>15.1f}{fast / slow:>7.1f}", flush=True)
+    forms = encoders(tokenizer, folder)
+    speeds: dict[tuple[str, int], list[float]] = defaultdict(list)
+    limits = []
+    for texts in rounds:
+        expected = tokenizer.processor.encode(texts)
+        for (form, threads), encode in forms.items():
+            part = texts[: -(-len(texts) // 4)] if form == "tokenizers" else texts
+            start = time.perf_counter()
+            found = encode(part)
+            speeds[form, threads].append(megabytes(part) / (time.perf_counter() - start))
+            check(form, found, expected[: len(part)])
+        limits.append(at_once(tokenizer, texts) / speeds["arrays", 1][-1])
+    print(f"{folder.name}: {len(tokenizer):,} pieces, {len(rounds)} rounds of {len(rounds[0]):,} {name}")
+    print(f"{'':<28}{'1 thread':>9}{'2 threads':>10}{'times':>7}")
+    middle = {key: statistics.median(values) for key, values in speeds.items()}
+    for form in dict.fromkeys(form for form, _ in forms):
+        one, two = middle[form, 1], middle.get((form, 2))
+        print(f"{form:<28}{one:>9.1f}" + (f"{two:>10.1f}{two / one:>7.2f}" if two else ""))
+    print(f"{'limit':<44}{statistics.median(limits):>10.2f}")
+    for ours, other in itertools.product(
+        ("arrays", "batch", "encode, one by one"), ("sentencepiece", "sentencepiece, one by one", "tokenizers")
+    ):
+        ratios = [
+            statistics.median(a / b for a, b in zip(speeds[ours, threads], speeds[other, threads], strict=True))
+            for threads in (1, 2)
+            if (ours, threads) in forms and (other, threads) in forms
+        ]
+        if ratios:
+            print(f"{ours + ' / ' + other:<46}" + "".join(f"{ratio:>9.2f}" for ratio in ratios), flush=True)
 
 
-def take(lines, num_bytes: float, joined: bool) -> list[str]:
+def encoders(tokenizer: Tokenizer, folder: Path) -> dict[tuple[str, int], Callable[[list[str]], Any]]:
+    """(form, threads) → the encoding of texts by it."""
+    processor = tokenizer.processor
+    other = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+    def by_tokenizers(texts: list[str], parallel: bool) -> list[list[int]]:
+        os.environ["TOKENIZERS_PARALLELISM"] = str(parallel).lower()
+        return [encoding.ids for encoding in other.encode_batch_fast(texts, add_special_tokens=False)]
+
+    return {
+        ("arrays", 1): lambda texts: tokenizer.arrays(texts),
+        ("sentencepiece", 1): lambda texts: processor.encode(texts, num_threads=1),
+        ("arrays", 2): lambda texts: tokenizer.arrays(texts, threads=2),
+        ("sentencepiece", 2): lambda texts: processor.encode(texts, num_threads=2),
+        ("batch", 1): lambda texts: tokenizer.batch(texts),
+        ("batch", 2): lambda texts: tokenizer.batch(texts, threads=2),
+        ("encode, one by one", 1): lambda texts: [tokenizer.encode(text) for text in texts],
+        ("sentencepiece, one by one", 1): lambda texts: [processor.encode(text) for text in texts],
+        ("tokenizers", 1): lambda texts: by_tokenizers(texts, False),
+        ("tokenizers", 2): lambda texts: by_tokenizers(texts, True),
+    }
+
+
+def check(form: str, found: Any, expected: list[list[int]]) -> None:
+    if form == "arrays":
+        ids, lengths = found
+        same = lengths.tolist() == list(map(len, expected)) and ids.tolist() == [*itertools.chain(*expected)]
+    else:
+        same = found == expected
+    if not same:
+        raise SystemExit(f"{form}: the ids differ")
+
+
+def at_once(tokenizer: Tokenizer, texts: list[str]) -> float:
+    """MB/s of two processes together, each encoding all of the texts."""
+    context = multiprocessing.get_context("fork")
+    barrier, seconds = context.Barrier(2), context.Queue()
+
+    def work() -> None:
+        tokenizer.arrays(texts)  # so that the memory is the process's own
+        barrier.wait()
+        start = time.perf_counter()
+        tokenizer.arrays(texts)
+        seconds.put(time.perf_counter() - start)
+
+    both = [context.Process(target=work) for _ in range(2)]
+    for process in both:
+        process.start()
+    slowest = max(seconds.get() for _ in both)
+    for process in both:
+        process.join()
+    return 2 * megabytes(texts) / slowest
+
+
+def megabytes(texts: list[str]) -> float:
+    return sum(len(text.encode()) for text in texts) / 1e6
+
+
+def take(lines: Iterator[str], num_bytes: float, joined: bool) -> list[str]:
     """The next lines, of about `num_bytes`; joined to documents of about 1 MB where asked."""
     taken, size = [], 0
     for line in lines:

@@ -67,7 +67,7 @@ def expect_equal(model: Tokenizer, texts: list[str], threads: int = 1) -> None:
     assert ids.dtype == model.native.dtype and lengths.dtype == np.int64 and lengths.sum() == len(ids)
     parts = np.split(ids, np.cumsum(lengths)[:-1])
     for text, part, expected in zip(texts, parts, model.processor.encode(texts), strict=True):
-        assert part.tolist() == expected, text[:200]
+        assert part.tolist() == expected == model.native.one(text), text[:200]
 
 
 @needs_library
@@ -108,7 +108,10 @@ class TestSameIds:
 
     def test_texts_are_handed_over_in_portions(self, tokenizer, monkeypatch):
         monkeypatch.setattr(encoder, "PORTION", 50)
+        monkeypatch.setattr(encoder, "GROUP", 7)
+        monkeypatch.setattr(encoder, "ROOM", 20)
         expect_equal(tokenizer, LINES[:300])
+        expect_equal(tokenizer, LINES[:300], threads=2)
 
     def test_vocabularies_beyond_uint16(self, tokenizer):
         more = [replace(tokenizer.file.pieces[-1], type=PieceType.UNUSED)] * (1 << 16)
@@ -127,7 +130,9 @@ class TestTokenizer:
         assert fallback.native is None
         monkeypatch.undo()
         assert found.native is not None or not compiler()
-        assert found.batch(texts, threads=threads) == fallback.batch(texts, threads=threads)
+        batch = fallback.batch(texts, threads=threads)
+        assert found.batch(texts, threads=threads) == batch
+        assert [found.encode(text) for text in texts] == [fallback.encode(text) for text in texts] == batch
         for a, b in zip(found.arrays(texts, threads=threads), fallback.arrays(texts, threads=threads), strict=True):
             assert a.dtype == b.dtype and a.tolist() == b.tolist()
 

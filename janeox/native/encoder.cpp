@@ -86,7 +86,8 @@ class Encoder {
                 normalizer_.read(reading, target - window.size, put);
             }
             const bool ended = reading.at == reading.end;
-            window.codes[window.size] = 0;
+            // What follows may be of another vocabulary, and codes are looked up a little ahead.
+            std::fill_n(window.codes.begin() + static_cast<ptrdiff_t>(window.size), kAhead + 2, uint16_t{0});
             // Pieces must not end at the window's border only because the text beyond is not there yet.
             const size_t stop = ended ? window.size : window.size - std::min(window.size, longest);
             advance(window, stop);
@@ -195,6 +196,10 @@ class Encoder {
     std::vector<int32_t> bytes_;  // id by byte; empty without byte fallback
 };
 
+// Of this thread; empty whenever no document is being encoded.
+thread_local Window own_window;
+thread_local std::vector<uint32_t> own_ids;
+
 void say(char* error, size_t size, const char* message) {
     std::strncpy(error, message, size - 1);
     error[size - 1] = 0;
@@ -220,7 +225,7 @@ struct JaneoxModel {
 };
 
 // Which layout of the calls below this library has.
-int janeox_version() { return 4; }
+int janeox_version() { return 5; }
 
 // Null with a reason in `error` [size] where this kind of model is not covered.
 Encoder* janeox_encoder_new(const JaneoxModel* model, char* error, size_t size) {
@@ -264,16 +269,31 @@ std::vector<uint32_t>* janeox_encode(const Encoder* encoder, const uint32_t* tex
                                      int64_t* counts, int64_t* total) {
     try {
         auto ids = std::make_unique<std::vector<uint32_t>>();
-        Window window;
         for (int64_t i = 0; i < count; text += lengths[i++]) {
             const size_t before = ids->size();
-            encoder->encode(text, lengths[i], window, *ids);
+            encoder->encode(text, lengths[i], own_window, *ids);
             counts[i] = static_cast<int64_t>(ids->size() - before);
         }
         *total = static_cast<int64_t>(ids->size());
         return ids.release();
     } catch (const std::exception&) {
+        own_window = Window{};
         return nullptr;
+    }
+}
+
+// Encodes one document of `length` code points. Returns the number of its ids; `out` [room] gets them if they fit.
+// -1 where memory ran out. Any number of threads may call it at once.
+int64_t janeox_encode_one(const Encoder* encoder, const uint32_t* text, int64_t length, int32_t* out, int64_t room) {
+    try {
+        own_ids.clear();
+        encoder->encode(text, length, own_window, own_ids);
+        const auto count = static_cast<int64_t>(own_ids.size());
+        if (count <= room) std::copy(own_ids.begin(), own_ids.end(), out);
+        return count;
+    } catch (const std::exception&) {
+        own_window = Window{};
+        return -1;
     }
 }
 

@@ -1,7 +1,9 @@
 """The native encoder: sentencepiece's ids of many texts, several times as fast (docs/design.md, "Native encoder")."""
 
 import ctypes
-from collections.abc import Sequence
+import itertools
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -12,6 +14,10 @@ from janeox.tokenizer.model_file import UNIGRAM, ModelFile, PieceType
 
 PORTION = 100_000
 """Characters handed over at once, so that they stay in the cache; a longer text is a portion of its own."""
+ROOM = 1 << 15
+"""Ids of one text for which room is kept ready; longer texts are a portion of a batch of one."""
+GROUP = 1024
+"""Texts whose lengths are looked at together; no portion crosses a group's border."""
 
 
 class NotCovered(Exception):
@@ -41,12 +47,21 @@ def _library() -> ctypes.CDLL | None:
         "janeox_encoder_new": (pointer, [pointer, ctypes.c_char_p, ctypes.c_size_t]),
         "janeox_encoder_free": (None, [pointer]),
         "janeox_encode": (pointer, [pointer, ctypes.c_char_p, pointer, number, pointer, pointer]),
+        "janeox_encode_one": (number, [pointer, ctypes.c_char_p, number, pointer, number]),
         "janeox_take": (None, [pointer, pointer, count]),
     }
     for name, (result, arguments) in calls.items():
         call = getattr(loaded, name)
         call.restype, call.argtypes = result, arguments
     return loaded
+
+
+class _Room(threading.local):
+    """Where the ids of one text are put; each thread has its own."""
+
+    def __init__(self) -> None:
+        self.ids = np.empty(ROOM, np.int32)
+        self.address = self.ids.ctypes.data
 
 
 class NativeEncoder:
@@ -62,6 +77,7 @@ class NativeEncoder:
         if loaded is None:
             raise NotCovered("the native library was not built")
         self._library = loaded
+        self._room = _Room()
         self.dtype: type[np.uint16] | type[np.int32] = np.uint16 if len(file.pieces) <= 1 << 16 else np.int32
         reason = _uncovered(file)
         if reason:
@@ -100,24 +116,32 @@ class NativeEncoder:
             UnicodeEncodeError: a text holds a surrogate.
         """
         counts = np.zeros(len(texts), np.int64)
-        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-        before = np.cumsum(lengths) - lengths
-        starts = [0, *(np.flatnonzero(np.diff(before // PORTION)) + 1).tolist(), len(texts)]
-
-        def portion(start: int, stop: int) -> np.ndarray:
-            # UTF-32, so that lengths in characters are places in the buffer, and nothing has to be decoded.
-            text = "".join(texts[start:stop]).encode("utf-32-le")
-            return self._portion(text, lengths[start:stop], counts[start:stop])
-
-        if threads > 1 and len(starts) > 2:
+        portions = _portions(texts, counts)
+        if threads > 1:
             with ThreadPoolExecutor(threads) as pool:
-                parts = list(pool.map(portion, starts, starts[1:]))
+                # While the threads encode, this one goes on to cut portions.
+                parts = [done.result() for done in [pool.submit(self._portion, *portion) for portion in portions]]
         else:
-            parts = list(map(portion, starts, starts[1:]))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts), counts
+            parts = list(itertools.starmap(self._portion, portions))
+        return np.concatenate(parts) if parts else np.empty(0, self.dtype), counts
 
-    def _portion(self, text: bytes, lengths: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """Ids of the texts, UTF-32 end to end; `counts` gets their number."""
+    def one(self, text: str) -> list[int]:
+        """Ids of one text.
+
+        Raises:
+            UnicodeEncodeError: the text holds a surrogate.
+        """
+        if len(text) <= ROOM:
+            room, data = self._room, text.encode("utf-32-le")
+            count = self._library.janeox_encode_one(self._handle, data, len(text), room.address, ROOM)
+            if 0 <= count <= ROOM:
+                return room.ids[:count].tolist()
+        return self.encode([text])[0].tolist()
+
+    def _portion(self, texts: Sequence[str], lengths: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Ids of the texts, whose lengths are given; `counts` gets their number for each text."""
+        # UTF-32, so that lengths in characters are places in the buffer, and nothing has to be decoded.
+        text = "".join(texts).encode("utf-32-le")
         total = ctypes.c_int64()
         result = self._library.janeox_encode(
             self._handle, text, lengths.ctypes.data, len(lengths), counts.ctypes.data, ctypes.byref(total)
@@ -127,6 +151,17 @@ class NativeEncoder:
         ids = np.empty(total.value, self.dtype)
         self._library.janeox_take(result, ids.ctypes.data, ids.itemsize)
         return ids
+
+
+def _portions(texts: Sequence[str], counts: np.ndarray) -> Iterator[tuple[Sequence[str], np.ndarray, np.ndarray]]:
+    """(texts, their lengths in characters, their part of `counts`)"""
+    for start in range(0, len(texts), GROUP):
+        group = texts[start : start + GROUP]
+        lengths = np.fromiter(map(len, group), np.int64, len(group))
+        before = np.cumsum(lengths) - lengths
+        borders = [0, *(np.flatnonzero(np.diff(before // PORTION)) + 1).tolist(), len(group)]
+        for a, b in itertools.pairwise(borders):
+            yield group[a:b], lengths[a:b], counts[start + a : start + b]
 
 
 def _uncovered(file: ModelFile) -> str:

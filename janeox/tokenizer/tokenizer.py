@@ -122,6 +122,11 @@ class Tokenizer:
             for part in self._control_pattern.split(text):
                 ids += [self.control_ids[part]] if part in self.control_ids else self.encode(part)
             return ids
+        if self.native:
+            try:
+                return self.native.one(text)
+            except UnicodeEncodeError:
+                return self.native.one(_utf8(text).decode("utf-8"))
         return self.processor.encode(_utf8(text))
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
