@@ -9,6 +9,7 @@ best: the work of two processes at once that share nothing, each on all of the t
 """
 
 import argparse
+import gc
 import itertools
 import multiprocessing
 import os
@@ -27,6 +28,7 @@ from benchmarks.tokenizer_agreement import read_lines
 from janeox.tokenizer import Tokenizer
 from janeox.tokenizer.export import export
 
+ALONE = ", one by one"
 
 
 def main() -> None:
@@ -56,11 +58,13 @@ def measure(folder: Path, name: str, rounds: list[list[str]]) -> None:
     for texts in rounds:
         expected = tokenizer.processor.encode(texts)
         for (form, threads), encode in forms.items():
-            part = texts[: -(-len(texts) // 4)] if form == "tokenizers" else texts
+            part = texts[: -(-len(texts) // 4)] if "tokenizers" in form else texts
+            gc.collect()
             start = time.perf_counter()
             found = encode(part)
             speeds[form, threads].append(megabytes(part) / (time.perf_counter() - start))
             check(form, found, expected[: len(part)])
+            del found  # not within the next one's time
         limits.append(at_once(tokenizer, texts) / speeds["arrays", 1][-1])
     print(f"{folder.name}: {len(tokenizer):,} pieces, {len(rounds)} rounds of {len(rounds[0]):,} {name}")
     print(f"{'':<28}{'1 thread':>9}{'2 threads':>10}{'times':>7}")
@@ -69,22 +73,23 @@ def measure(folder: Path, name: str, rounds: list[list[str]]) -> None:
         one, two = middle[form, 1], middle.get((form, 2))
         print(f"{form:<28}{one:>9.1f}" + (f"{two:>10.1f}{two / one:>7.2f}" if two else ""))
     print(f"{'limit':<44}{statistics.median(limits):>10.2f}")
-    for ours, other in itertools.product(
-        ("arrays", "batch", "encode, one by one"), ("sentencepiece", "sentencepiece, one by one", "tokenizers")
-    ):
-        ratios = [
-            statistics.median(a / b for a, b in zip(speeds[ours, threads], speeds[other, threads], strict=True))
-            for threads in (1, 2)
-            if (ours, threads) in forms and (other, threads) in forms
-        ]
-        if ratios:
-            print(f"{ours + ' / ' + other:<46}" + "".join(f"{ratio:>9.2f}" for ratio in ratios), flush=True)
+    for suffix, ours in ("", "arrays"), ("", "batch"), (ALONE, f"encode{ALONE}"):
+        for other in ("sentencepiece" + suffix, "tokenizers" + suffix):
+            ratios = [
+                statistics.median(a / b for a, b in zip(speeds[ours, threads], speeds[other, threads], strict=True))
+                for threads in (1, 2)
+                if (ours, threads) in forms
+            ]
+            print(f"{f'{ours} / {other}':<46}" + "".join(f"{ratio:>9.2f}" for ratio in ratios), flush=True)
 
 
 def encoders(tokenizer: Tokenizer, folder: Path) -> dict[tuple[str, int], Callable[[list[str]], Any]]:
     """(form, threads) → the encoding of texts by it."""
     processor = tokenizer.processor
     other = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+    def one_by_tokenizers(text: str) -> list[int]:
+        return other.encode(text, add_special_tokens=False).ids
 
     def by_tokenizers(texts: list[str], parallel: bool) -> list[list[int]]:
         os.environ["TOKENIZERS_PARALLELISM"] = str(parallel).lower()
@@ -97,10 +102,11 @@ def encoders(tokenizer: Tokenizer, folder: Path) -> dict[tuple[str, int], Callab
         ("sentencepiece", 2): lambda texts: processor.encode(texts, num_threads=2),
         ("batch", 1): lambda texts: tokenizer.batch(texts),
         ("batch", 2): lambda texts: tokenizer.batch(texts, threads=2),
-        ("encode, one by one", 1): lambda texts: [tokenizer.encode(text) for text in texts],
-        ("sentencepiece, one by one", 1): lambda texts: [processor.encode(text) for text in texts],
+        ("encode" + ALONE, 1): lambda texts: [tokenizer.encode(text) for text in texts],
+        ("sentencepiece" + ALONE, 1): lambda texts: [processor.encode(text) for text in texts],
         ("tokenizers", 1): lambda texts: by_tokenizers(texts, False),
         ("tokenizers", 2): lambda texts: by_tokenizers(texts, True),
+        ("tokenizers" + ALONE, 1): lambda texts: list(map(one_by_tokenizers, texts)),
     }
 
 

@@ -7,7 +7,6 @@
 #include <cfloat>
 #include <cstdint>
 #include <cstring>
-#include <memory>
 
 #include "normalizer.h"
 #include "vocabulary.h"
@@ -196,9 +195,28 @@ class Encoder {
     std::vector<int32_t> bytes_;  // id by byte; empty without byte fallback
 };
 
-// Of this thread; empty whenever no document is being encoded.
-thread_local Window own_window;
-thread_local std::vector<uint32_t> own_ids;
+// Of this thread. Memory that is kept is neither given back to the system nor asked for again with every call, which
+// would stop the other threads each time.
+thread_local Window own_window;          // empty whenever no document is being encoded
+thread_local std::vector<uint32_t> own_ids;  // of the last call
+constexpr size_t kKept = size_t{1} << 22;    // ids
+
+// Leaves the ids of `count` documents in own_ids; false where memory ran out.
+bool fill(const Encoder& encoder, const uint32_t* text, const int64_t* lengths, int64_t count, int64_t* counts) {
+    try {
+        own_ids.clear();
+        for (int64_t i = 0; i < count; text += lengths[i++]) {
+            const size_t before = own_ids.size();
+            encoder.encode(text, lengths[i], own_window, own_ids);
+            counts[i] = static_cast<int64_t>(own_ids.size() - before);
+        }
+        return true;
+    } catch (const std::exception&) {
+        own_window = Window{};
+        own_ids = {};
+        return false;
+    }
+}
 
 void say(char* error, size_t size, const char* message) {
     std::strncpy(error, message, size - 1);
@@ -264,46 +282,27 @@ Encoder* janeox_encoder_new(const JaneoxModel* model, char* error, size_t size) 
 void janeox_encoder_free(Encoder* encoder) { delete encoder; }
 
 // Encodes `count` documents of lengths[i] code points that follow one another in `text`. `counts` [count] gets the number
-// of ids of each, `total` their sum. Null where memory ran out. Any number of threads may call it at once.
-std::vector<uint32_t>* janeox_encode(const Encoder* encoder, const uint32_t* text, const int64_t* lengths, int64_t count,
-                                     int64_t* counts, int64_t* total) {
-    try {
-        auto ids = std::make_unique<std::vector<uint32_t>>();
-        for (int64_t i = 0; i < count; text += lengths[i++]) {
-            const size_t before = ids->size();
-            encoder->encode(text, lengths[i], own_window, *ids);
-            counts[i] = static_cast<int64_t>(ids->size() - before);
-        }
-        *total = static_cast<int64_t>(ids->size());
-        return ids.release();
-    } catch (const std::exception&) {
-        own_window = Window{};
-        return nullptr;
-    }
+// of ids of each. Returns their sum, -1 where memory ran out. Any number of threads may call it at once.
+int64_t janeox_encode(const Encoder* encoder, const uint32_t* text, const int64_t* lengths, int64_t count,
+                      int64_t* counts) {
+    return fill(*encoder, text, lengths, count, counts) ? static_cast<int64_t>(own_ids.size()) : -1;
 }
 
-// Encodes one document of `length` code points. Returns the number of its ids; `out` [room] gets them if they fit.
-// -1 where memory ran out. Any number of threads may call it at once.
-int64_t janeox_encode_one(const Encoder* encoder, const uint32_t* text, int64_t length, int32_t* out, int64_t room) {
-    try {
-        own_ids.clear();
-        encoder->encode(text, length, own_window, own_ids);
-        const auto count = static_cast<int64_t>(own_ids.size());
-        if (count <= room) std::copy(own_ids.begin(), own_ids.end(), out);
-        return count;
-    } catch (const std::exception&) {
-        own_window = Window{};
-        return -1;
-    }
-}
-
-// Copies the ids to `out` [total], as uint16 or int32 (`width` bytes), and frees them.
-void janeox_take(std::vector<uint32_t>* ids, void* out, int width) {
+// Copies the ids of this thread's last call to `out`, as uint16 or int32 (`width` bytes).
+void janeox_take(void* out, int width) {
     if (width == 2) {
-        std::transform(ids->begin(), ids->end(), static_cast<uint16_t*>(out), [](uint32_t id) { return uint16_t(id); });
+        std::transform(own_ids.begin(), own_ids.end(), static_cast<uint16_t*>(out), [](uint32_t id) { return uint16_t(id); });
     } else {
-        std::transform(ids->begin(), ids->end(), static_cast<int32_t*>(out), [](uint32_t id) { return int32_t(id); });
+        std::copy(own_ids.begin(), own_ids.end(), static_cast<int32_t*>(out));
     }
-    delete ids;
+    if (own_ids.capacity() > kKept) own_ids = {};
+}
+
+// The same for one document of `length` code points in one call: `out` [room] gets the ids, if they are no more than that.
+int64_t janeox_encode_one(const Encoder* encoder, const uint32_t* text, int64_t length, int32_t* out, int64_t room) {
+    int64_t count = 0;
+    if (!fill(*encoder, text, &length, 1, &count)) return -1;
+    if (count <= room) std::copy(own_ids.begin(), own_ids.end(), out);
+    return count;
 }
 }

@@ -46,9 +46,9 @@ def _library() -> ctypes.CDLL | None:
     calls: dict[str, tuple[type | None, list[type]]] = {
         "janeox_encoder_new": (pointer, [pointer, ctypes.c_char_p, ctypes.c_size_t]),
         "janeox_encoder_free": (None, [pointer]),
-        "janeox_encode": (pointer, [pointer, ctypes.c_char_p, pointer, number, pointer, pointer]),
+        "janeox_encode": (number, [pointer, ctypes.c_char_p, pointer, number, pointer]),
         "janeox_encode_one": (number, [pointer, ctypes.c_char_p, number, pointer, number]),
-        "janeox_take": (None, [pointer, pointer, count]),
+        "janeox_take": (None, [pointer, count]),
     }
     for name, (result, arguments) in calls.items():
         call = getattr(loaded, name)
@@ -78,6 +78,8 @@ class NativeEncoder:
             raise NotCovered("the native library was not built")
         self._library = loaded
         self._room = _Room()
+        # Each id as one Python object, however often lists hold it: less to make, and 8 bytes an id.
+        self._integers = np.array(range(len(file.pieces)), object)
         self.dtype: type[np.uint16] | type[np.int32] = np.uint16 if len(file.pieces) <= 1 << 16 else np.int32
         reason = _uncovered(file)
         if reason:
@@ -115,15 +117,24 @@ class NativeEncoder:
         Raises:
             UnicodeEncodeError: a text holds a surrogate.
         """
-        counts = np.zeros(len(texts), np.int64)
-        portions = _portions(texts, counts)
-        if threads > 1:
-            with ThreadPoolExecutor(threads) as pool:
-                # While the threads encode, this one goes on to cut portions.
-                parts = [done.result() for done in [pool.submit(self._portion, *portion) for portion in portions]]
-        else:
-            parts = list(itertools.starmap(self._portion, portions))
-        return np.concatenate(parts) if parts else np.empty(0, self.dtype), counts
+        parts = list(self._parts(texts, threads))
+        if not parts:
+            return np.empty(0, self.dtype), np.empty(0, np.int64)
+        ids, counts = zip(*parts, strict=True)
+        return np.concatenate(ids), np.concatenate(counts)
+
+    def lists(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
+        """Ids of each text.
+
+        Raises:
+            UnicodeEncodeError: a text holds a surrogate.
+        """
+        found = []
+        for ids, counts in self._parts(texts, threads):
+            flat = self._integers[ids].tolist()
+            borders = [0, *np.cumsum(counts).tolist()]
+            found += [flat[start:stop] for start, stop in itertools.pairwise(borders)]
+        return found
 
     def one(self, text: str) -> list[int]:
         """Ids of one text.
@@ -136,32 +147,40 @@ class NativeEncoder:
             count = self._library.janeox_encode_one(self._handle, data, len(text), room.address, ROOM)
             if 0 <= count <= ROOM:
                 return room.ids[:count].tolist()
-        return self.encode([text])[0].tolist()
+        return self.lists([text])[0]
 
-    def _portion(self, texts: Sequence[str], lengths: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """Ids of the texts, whose lengths are given; `counts` gets their number for each text."""
+    def _parts(self, texts: Sequence[str], threads: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(ids, number of ids of each text), portion by portion."""
+        if threads == 1:
+            yield from itertools.starmap(self._portion, _portions(texts))
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            # While the threads encode, this one cuts portions and works on what is done.
+            for done in [pool.submit(self._portion, *portion) for portion in _portions(texts)]:
+                yield done.result()
+
+    def _portion(self, texts: Sequence[str], lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(ids of the texts, whose lengths in characters are given; number of ids of each)"""
         # UTF-32, so that lengths in characters are places in the buffer, and nothing has to be decoded.
         text = "".join(texts).encode("utf-32-le")
-        total = ctypes.c_int64()
-        result = self._library.janeox_encode(
-            self._handle, text, lengths.ctypes.data, len(lengths), counts.ctypes.data, ctypes.byref(total)
-        )
-        if result is None:
+        counts = np.empty(len(texts), np.int64)
+        total = self._library.janeox_encode(self._handle, text, lengths.ctypes.data, len(lengths), counts.ctypes.data)
+        if total < 0:
             raise MemoryError(f"no memory to encode {len(text) // 4:,} characters")
-        ids = np.empty(total.value, self.dtype)
-        self._library.janeox_take(result, ids.ctypes.data, ids.itemsize)
-        return ids
+        ids = np.empty(total, self.dtype)
+        self._library.janeox_take(ids.ctypes.data, ids.itemsize)
+        return ids, counts
 
 
-def _portions(texts: Sequence[str], counts: np.ndarray) -> Iterator[tuple[Sequence[str], np.ndarray, np.ndarray]]:
-    """(texts, their lengths in characters, their part of `counts`)"""
+def _portions(texts: Sequence[str]) -> Iterator[tuple[Sequence[str], np.ndarray]]:
+    """(texts, their lengths in characters)"""
     for start in range(0, len(texts), GROUP):
         group = texts[start : start + GROUP]
         lengths = np.fromiter(map(len, group), np.int64, len(group))
         before = np.cumsum(lengths) - lengths
         borders = [0, *(np.flatnonzero(np.diff(before // PORTION)) + 1).tolist(), len(group)]
         for a, b in itertools.pairwise(borders):
-            yield group[a:b], lengths[a:b], counts[start + a : start + b]
+            yield group[a:b], lengths[a:b]
 
 
 def _uncovered(file: ModelFile) -> str:

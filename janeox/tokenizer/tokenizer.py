@@ -154,11 +154,13 @@ class Tokenizer:
 
     def batch(self, texts: Iterable[str], *, threads: int = 1) -> list[list[int]]:
         """`encode` of each text, over `threads` threads."""
+        texts = list(texts)
         if not self.native:
             return self.processor.encode([_utf8(text) for text in texts], num_threads=threads)
-        ids, lengths = self.arrays(list(texts), threads=threads)
-        flat = iter(ids.tolist())
-        return [list(itertools.islice(flat, length)) for length in lengths.tolist()]
+        try:
+            return self.native.lists(texts, threads)
+        except UnicodeEncodeError:
+            return self.native.lists([_utf8(text).decode("utf-8") for text in texts], threads)
 
     def arrays(self, texts: Sequence[str], *, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """`encode` of each text, as arrays: the ids of all texts end to end, and how many ids each text has (int64).
