@@ -40,14 +40,7 @@ def main() -> None:
 
 def trained(files: list[Path], num_bytes: float, config: TokenizerConfig, out: Path | None) -> tuple[float, float, int]:
     """(seconds, CPU seconds, peak bytes of memory); reading the files is not timed."""
-    lines = []
-    for line in in_turn(map(read_lines, files)):
-        lines.append(line)
-        num_bytes -= len(line.encode())
-        if num_bytes <= 0:
-            break
-    else:
-        raise SystemExit("the files hold too little text")
+    lines = first_lines(files, num_bytes)
     wall, cpu = time.perf_counter(), time.process_time()
     tokenizer = train_tokenizer(lines, config)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -55,6 +48,17 @@ def trained(files: list[Path], num_bytes: float, config: TokenizerConfig, out: P
         out.mkdir(parents=True, exist_ok=True)
         tokenizer.save(out)
     return wall, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def first_lines(files: list[Path], num_bytes: float) -> list[str]:
+    """About `num_bytes` of text, a line of each file in turn."""
+    lines = []
+    for line in in_turn(map(read_lines, files)):
+        lines.append(line)
+        num_bytes -= len(line.encode())
+        if num_bytes <= 0:
+            return lines
+    raise SystemExit("the files hold too little text")
 
 
 def in_turn(sources):

@@ -8,8 +8,11 @@ import sentencepiece
 import transformers
 
 from janeox.errors import JaneoxError
+from janeox.tokenizer import doctor
+from janeox.tokenizer.charsmap import replace
 from janeox.tokenizer.doctor import BACKUP, examine, repair
 from runs import janeox
+from transformers4 import run_transformers4
 
 T5 = {"tokenizer_class": "T5Tokenizer", "eos_token": "</s>", "unk_token": "[UNK]", "pad_token": "[PAD]", "extra_ids": 0}
 
@@ -46,6 +49,37 @@ def test_verbs(rinna_like):
     well = janeox("doctor", rinna_like)
     assert well.returncode == 0 and "WRONG" not in well.stdout, well.stdout
     assert "nothing to change" in janeox("export-tokenizer", rinna_like).stdout
+
+
+UNDER_TRANSFORMERS4 = """
+import json, sys
+from janeox.tokenizer.doctor import examine
+found = {finding.subject: finding.right for finding in examine(sys.argv[1])}
+print(json.dumps([right for subject, right in found.items() if subject.startswith("transformers 4.")]))
+"""
+
+
+def test_under_transformers4(rinna_like):
+    assert run_transformers4(UNDER_TRANSFORMERS4, rinna_like) == [False]
+    repair(rinna_like)
+    assert run_transformers4(UNDER_TRANSFORMERS4, rinna_like) == [True]
+
+
+def test_a_panic_is_a_finding_and_ctrl_c_is_not(rinna_like, monkeypatch):
+    repair(rinna_like)
+    file = rinna_like / "tokenizer.json"
+    pipeline = json.loads(file.read_text())
+    steps = [replace("x", regex=r"\A(?=[\s\S])"), {"type": "NFC"}]  # tokenizers 0.23.3 panics over this
+    file.write_text(json.dumps(pipeline | {"normalizer": {"type": "Sequence", "normalizers": steps}}))
+    details = [f.detail for f in examine(rinna_like) if f.right is False]
+    assert len(details) == 2 and all("fails on the folder: PanicException" in detail for detail in details)
+
+    def interrupted(folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor, "_tokenizers", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        examine(rinna_like)
 
 
 def test_what_is_not_installed_is_said(rinna_like, monkeypatch):

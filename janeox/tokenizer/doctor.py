@@ -99,20 +99,27 @@ def _try(name: str, open_: Callable[[Path], Reader], folder: Path, tokenizer: To
         importlib.import_module(name)
     except ImportError:
         return Finding(name, None, "not installed here, not tried")
+    subject = name
     try:
         reader = open_(folder)
-    except Exception as error:  # whatever a foreign library raises over a foreign folder is the finding
-        return Finding(name, False, f"cannot open the folder: {type(error).__name__}: {str(error)[:200]}")
-    subject = f"{name} {reader.version}"
+        subject = f"{name} {reader.version}"
+        return Finding(subject, *_compare(reader, tokenizer))
+    except BaseException as error:  # whatever a foreign library raises over a foreign folder is the finding
+        # A panic of a library in Rust is no Exception; Ctrl-C is none either, and goes on.
+        if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
+            raise
+        return Finding(subject, False, f"fails on the folder: {type(error).__name__}: {str(error)[:200]}")
+
+
+def _compare(reader: Reader, tokenizer: Tokenizer) -> tuple[bool, str]:
+    """(whether the reader is right, the finding)"""
     for text in PROBES:
         expected = tokenizer.encode(text)
         if (got := reader.encode(text)) != expected:
-            return Finding(
-                subject, False, f"{text!r} becomes {_pieces(tokenizer, got)}, not {tokenizer.tokenize(text)}"
-            )
+            return False, f"{text!r} becomes {_pieces(tokenizer, got)}, not {tokenizer.tokenize(text)}"
         if (decoded := reader.decode(expected)) != tokenizer.decode(expected):
-            return Finding(subject, False, f"the ids of {text!r} are decoded to {decoded!r}")
-    return Finding(subject, True, f"equals sentencepiece on {len(PROBES)} hard strings")
+            return False, f"the ids of {text!r} are decoded to {decoded!r}"
+    return True, f"equals sentencepiece on {len(PROBES)} hard strings"
 
 
 def _pieces(tokenizer: Tokenizer, ids: list[int]) -> list[str]:

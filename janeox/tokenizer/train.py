@@ -88,7 +88,7 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
         )
     except RuntimeError as error:
         raise _explained(str(error), config) from error
-    return Tokenizer(_rounded(model.getvalue()))
+    return Tokenizer(rounded(model.getvalue()))
 
 
 def run_train_tokenizer(settings: TrainTokenizer) -> None:
@@ -144,7 +144,8 @@ def _prepared(line: str) -> bytes:
     return line.encode("utf-8", "replace")
 
 
-def _rounded(model: bytes) -> bytes:
+def rounded(model: bytes) -> bytes:
+    """The model with the scores of its ordinary pieces rounded, so that sums of them are exact in float32."""
     pieces = read_model(model).pieces
     scores = [round(p.score * SCORE_STEPS) / SCORE_STEPS if p.type is PieceType.NORMAL else p.score for p in pieces]
     return with_scores(model, pieces, scores)
