@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import tokenizers
+import torch
 from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 
 from janeox.config import GPTNeoXConfig
@@ -73,7 +74,9 @@ def places(tokenizer, tmp_path_factory):
     """(one with a folder of the card's name as it was published, one with the same folder repaired)"""
     sick, well = (tmp_path_factory.mktemp(name) for name in ("sick", "well"))
     folder = sick / NAME
-    GPTNeoX(GPTNeoXConfig(2000, 32, 1, 2, 64)).save_pretrained(folder)
+    model = GPTNeoX(GPTNeoXConfig(2000, 32, 1, 2, 64))
+    model.initialize(torch.Generator().manual_seed(0))
+    model.save_pretrained(folder)
     (folder / "spiece.model").write_bytes(tokenizer.model)
     (folder / "tokenizer_config.json").write_text(json.dumps(T5))
     shutil.copytree(sick, well, dirs_exist_ok=True)
