@@ -1,6 +1,7 @@
 """Benchmarks: prompts as published, scores as by the harness's own backend, and what is wrong with a user's files."""
 
 import json
+from contextlib import suppress
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from janeox import LM, JaneoxError
 from janeox.config import GPTNeoXConfig
 from janeox.engine.backend import Row
 from janeox.engine.native_backend import NativeBackend
-from janeox.evaluate.harness import JaneoxLM
+from janeox.evaluate.harness import JaneoxLM, one_torch_thread
 from janeox.evaluate.tasks_command import (
     evaluate_tasks,
     load_tasks,
@@ -124,6 +125,16 @@ def test_greedy_answers_are_told_from_others(ours):
     found = ours._loglikelihood_tokens([(None, ids, said), (None, ids, [*said[:-1], (said[-1] + 1) % 2000])])
     assert found[0][1] and not found[1][1]
     assert text.startswith(ours.tokenizer.decode(said[:2]))
+
+
+def test_torch_keeps_off_the_kernels_cores_and_gets_them_back(ours):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    with suppress(KeyError), one_torch_thread(ours.model):
+        assert torch.get_num_threads() == 1
+        raise KeyError
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
 
 
 def test_the_verb(data, folder, tmp_path):
