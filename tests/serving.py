@@ -13,6 +13,7 @@ from janeox import LM
 from janeox.config import GPTNeoXConfig
 from janeox.model import GPTNeoX
 from janeox.serve.app import Server
+from janeox.serve.connection import uvicorn_config
 from janeox.settings.serve import Serve
 from janeox.tokenizer import Tokenizer
 
@@ -35,8 +36,9 @@ class Running:
 @contextlib.contextmanager
 def serving(lm: LM, **settings: object) -> Iterator[Running]:
     """The address of a server over `lm`, and the server itself."""
-    server = Server(lm, "small", Serve(port=0, **settings))  # type: ignore[arg-type]
-    http = uvicorn.Server(uvicorn.Config(server.app, port=0, log_level="warning", timeout_graceful_shutdown=5))
+    given = Serve(port=0, shutdown_seconds=5, **settings)  # type: ignore[arg-type]
+    server = Server(lm, "small", given)
+    http = uvicorn.Server(uvicorn_config(server.app, given))
     thread = threading.Thread(target=http.run, daemon=True)
     thread.start()
     until(lambda: http.started)

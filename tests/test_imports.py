@@ -35,7 +35,7 @@ ORDER = [
     *package("engine", "command"),
     *package("evaluate", "command reference page compare"),
     *package("engine", "quantize bench"),
-    *package("serve", "worker protocol answers limits metrics app command"),
+    *package("serve", "worker protocol answers limits connection metrics app command"),
     "pipeline",
     *package("evaluate", "ladder"),
     "cli",

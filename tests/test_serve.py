@@ -180,7 +180,7 @@ def test_no_request_makes_the_server_fail(running):
 
 
 def test_key_size_and_slowness(lm):
-    with serving(lm, api_key="secret", max_body_bytes=2000, body_seconds=0.3) as running:
+    with serving(lm, api_key="secret", max_body_bytes=2000, client_seconds=0.3) as running:
         url = f"{running.url}/v1/completions"
         good = {"authorization": "Bearer secret"}
         assert httpx.get(f"{running.url}/health").status_code == httpx.get(running.url).status_code == 200

@@ -3,8 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
 from janeox.config import SamplingConfig
 from janeox.errors import JaneoxError
@@ -57,7 +58,7 @@ class Server:
             Limits,
             api_key=settings.api_key,
             max_body_bytes=settings.max_body_bytes,
-            body_seconds=settings.body_seconds,
+            client_seconds=settings.client_seconds,
         )
 
     @asynccontextmanager
@@ -161,10 +162,16 @@ class Server:
         jobs = [Job(client, ids, sampling, index, events) for index, (ids, sampling) in enumerate(wanted)]
         with _bad_requests():
             self.worker.submit(jobs)
-        arrivals = self._arrivals(jobs, events, answer)
+        start = time.monotonic()
+
+        def end() -> None:
+            self.worker.cancel(jobs)
+            self.metrics.finished(answer, time.monotonic() - start)
+
+        arrivals = self._arrivals(events, answer, start)
         if body.stream:
             usage = bool((body.stream_options or {}).get("include_usage"))
-            return StreamingResponse(self._stream(arrivals, answer, usage), media_type="text/event-stream")
+            return Stream(self._stream(arrivals, answer, usage), end)
         gone = asyncio.create_task(_disconnected(request))
         collecting = asyncio.create_task(_collect(arrivals, answer))
         try:
@@ -175,30 +182,25 @@ class Server:
         finally:
             gone.cancel()
             collecting.cancel()
-            with suppress(asyncio.CancelledError, HTTPException):
-                await collecting
+            end()
         return JSONResponse(answer.whole())
 
-    async def _arrivals(self, jobs: list[Job], events: "asyncio.Queue[Event]", answer: Answer) -> AsyncIterator[Event]:
-        """The events of a request until all its texts are done; whoever stops listening cancels them."""
-        start = time.monotonic()
+    async def _arrivals(self, events: "asyncio.Queue[Event]", answer: Answer, start: float) -> AsyncIterator[Event]:
+        """The events of a request that began at `start`, until all its texts are done."""
         first = True
-        try:
-            async with asyncio.timeout(self.settings.request_seconds):
-                while not answer.done:
+        while not answer.done:
+            try:
+                async with asyncio.timeout(start + self.settings.request_seconds - time.monotonic()):
                     event = await events.get()
-                    if event.error:
-                        raise HTTPException(500, ("engine_error", event.error))
-                    if first:
-                        self.metrics.first_token.observe(time.monotonic() - start)
-                        first = False
-                    yield event
-        except TimeoutError as error:
-            words = f"not done after {self.settings.request_seconds:g} s"
-            raise HTTPException(503, ("timeout", words)) from error
-        finally:
-            self.worker.cancel(jobs)
-            self.metrics.finished(answer, time.monotonic() - start)
+            except TimeoutError as error:
+                words = f"not done after {self.settings.request_seconds:g} s"
+                raise HTTPException(503, ("timeout", words)) from error
+            if event.error:
+                raise HTTPException(500, ("engine_error", event.error))
+            if first:
+                self.metrics.first_token.observe(time.monotonic() - start)
+                first = False
+            yield event
 
     async def _stream(self, arrivals: AsyncIterator[Event], answer: Answer, usage: bool) -> AsyncIterator[str]:
         begun: set[int] = set()
@@ -212,22 +214,32 @@ class Server:
                 yield _data(answer.usage_chunk())
         except HTTPException as error:
             yield _data(error_object(error.status_code, *error.detail))
-        finally:
-            await arrivals.aclose()  # type: ignore[attr-defined]
         yield "data: [DONE]\n\n"
 
 
+class Stream(StreamingResponse):
+    """An answer in parts. `end` is called when it ends, in whatever way, also where the client has gone before it began:
+    a generator that was never begun has no `finally`."""
+
+    def __init__(self, parts: AsyncIterator[str], end: Callable[[], None]):
+        super().__init__(parts, media_type="text/event-stream")
+        self.end = end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.end()
+
+
 async def _collect(arrivals: AsyncIterator[Event], answer: Answer) -> None:
-    try:
-        async for event in arrivals:
-            answer.add(event)
-    finally:
-        await arrivals.aclose()  # type: ignore[attr-defined]
+    async for event in arrivals:
+        answer.add(event)
 
 
 async def _disconnected(request: Request) -> None:
-    while not await request.is_disconnected():
-        await asyncio.sleep(0.25)
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _data(row: dict[str, Any]) -> str:

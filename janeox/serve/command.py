@@ -16,6 +16,7 @@ def run_serve(settings: Serve) -> None:
         import uvicorn
 
         from janeox.serve.app import Server
+        from janeox.serve.connection import uvicorn_config
     except ModuleNotFoundError as error:
         raise JaneoxError(
             f"{error.name} is not installed, and serving needs it: pip install 'janeox[serve]'"
@@ -28,12 +29,4 @@ def run_serve(settings: Serve) -> None:
     server = Server(lm, name, settings)
     address = f"http://{'localhost' if settings.host in ('127.0.0.1', '0.0.0.0') else settings.host}:{settings.port}"
     print(f"{name}: a page at {address}/, OpenAI's interface at {address}/v1", file=sys.stderr)
-    uvicorn.run(
-        server.app,
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        timeout_graceful_shutdown=settings.shutdown_seconds,
-        limit_max_requests=None,
-        h11_max_incomplete_event_size=65536,
-    )
+    uvicorn.Server(uvicorn_config(server.app, settings)).run()

@@ -16,8 +16,8 @@ class Limits:
         api_key: asked of every request but those for the page and for `/health`; empty for none.
     """
 
-    def __init__(self, app: ASGIApp, api_key: str, max_body_bytes: int, body_seconds: float):
-        self.app, self.max_body_bytes, self.body_seconds = app, max_body_bytes, body_seconds
+    def __init__(self, app: ASGIApp, api_key: str, max_body_bytes: int, client_seconds: float):
+        self.app, self.max_body_bytes, self.client_seconds = app, max_body_bytes, client_seconds
         self.expected = f"Bearer {api_key}".encode() if api_key else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -32,7 +32,7 @@ class Limits:
             return
         body = b""
         try:
-            async with asyncio.timeout(self.body_seconds):
+            async with asyncio.timeout(self.client_seconds):
                 more = True
                 while more:
                     message = await receive()
@@ -45,7 +45,7 @@ class Limits:
                         await refuse(send, 413, "request_too_large", words)
                         return
         except TimeoutError:
-            await refuse(send, 408, "timeout", f"the request had not arrived after {self.body_seconds:g} s")
+            await refuse(send, 408, "timeout", f"the request had not arrived after {self.client_seconds:g} s")
             return
         held = [{"type": "http.request", "body": body, "more_body": False}]
 

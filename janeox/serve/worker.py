@@ -41,7 +41,7 @@ class Job:
     index: int
     events: "asyncio.Queue[Event]"
     _generated: Generated | None = None
-    _sent: Event = field(default_factory=lambda: Event(0))
+    _sent: tuple[int, int] = 0, 0  # ids and characters
 
 
 class Worker:
@@ -137,16 +137,16 @@ class Worker:
         job = self._running.get(text)
         if job is None:
             return None
-        sent = len(job._sent.ids)
+        sent, shown = job._sent
         event = Event(
             job.index,
-            text.text[len(job._sent.text) :],
+            text.text[shown:],
             text.ids[sent:],
             text.logprobs[sent:],
             text.top_logprobs[sent:],
             text.finish_reason,
         )
-        job._sent = Event(job.index, text.text, list(text.ids))
+        job._sent = len(text.ids), len(text.text)
         if text.finish_reason is not None:
             del self._running[text]
         return job, event

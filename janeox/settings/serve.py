@@ -28,8 +28,9 @@ class Serve:
     """The most tokens that a request may ask for."""
     max_body_bytes: int = 1_000_000
     """Larger requests are refused with 413."""
-    body_seconds: float = 20.0
-    """A request that has not arrived after this long is refused with 408."""
+    client_seconds: float = 20.0
+    """How long a client may keep the server waiting: for a request's headers, for its body (then 408), or with taking in
+    what is sent to it (then the connection is cut)."""
     request_seconds: float = 600.0
     """A request that is not answered after this long ends with an error."""
     shutdown_seconds: int = 60
@@ -45,7 +46,7 @@ class Serve:
 
     def __post_init__(self) -> None:
         """Raises JaneoxError where a value has no meaning."""
-        for name in ("slots", "waiting", "max_tokens", "max_body_bytes", "body_seconds", "request_seconds"):
+        for name in ("slots", "waiting", "max_tokens", "max_body_bytes", "client_seconds", "request_seconds"):
             if not getattr(self, name) > 0:
                 raise JaneoxError(f"{name} = {getattr(self, name)}: must be above 0")
         if not 0 <= self.port < 65536:
