@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from janeox.config import GPTNeoXConfig
 from janeox.engine.packed_file import FILE, write_packed
 from janeox.engine.packing import packed_tensors
 from janeox.model import GPTNeoX
+from janeox.tokenizer import Tokenizer
+from janeox.tokenizer.gguf import gguf_keys
 from janeox.weights import read_json, write_weights
 from tests.transformers4 import run_transformers4
 
@@ -46,8 +49,11 @@ def write_janeox(folder: Path, out: Path, bits: int) -> None:
     assert (out / FILE).is_file()
 
 
-def write_gguf(folder: Path, out: Path, kind: str) -> None:
-    """`kind`: F16, Q8_0 or Q4_0, of all matrices; the embedding is F16. Its vocabulary has no text."""
+def write_gguf(folder: Path, out: Path, kind: str, tokenizer: Tokenizer | None = None) -> None:
+    """`kind`: F32, F16, BF16, Q8_0 or Q4_0, of all matrices; the embedding is F16.
+
+    Without a tokenizer its vocabulary has no text.
+    """
     import gguf
     from gguf import GGMLQuantizationType as Type
 
@@ -62,7 +68,10 @@ def write_gguf(folder: Path, out: Path, kind: str) -> None:
     writer.add_parallel_residual(config.use_parallel_residual)
     writer.add_layer_norm_eps(config.layer_norm_eps)
     writer.add_vocab_size(config.vocab_size)
-    writer.add_tokenizer_model("no_vocab")
+    if tokenizer:
+        add_vocabulary(writer, tokenizer)
+    else:
+        writer.add_tokenizer_model("no_vocab")
 
     def add(name: str, tensor: Tensor, quantised: bool) -> None:
         data = tensor.float().numpy()
@@ -85,6 +94,13 @@ def write_gguf(folder: Path, out: Path, kind: str) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def add_vocabulary(writer: Any, tokenizer: Tokenizer) -> None:
+    """A tokenizer's keys, into a `gguf.GGUFWriter`."""
+    add = {bool: writer.add_bool, int: writer.add_uint32, str: writer.add_string, list: writer.add_array}
+    for key, value in gguf_keys(tokenizer).items():
+        add.get(type(value), writer.add_array)(key, value)  # bytes too are an array
 
 
 def write_ctranslate2(folder: Path, out: Path) -> None:

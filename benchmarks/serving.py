@@ -1,122 +1,132 @@
-"""Tokens a second and time to the first token of servers over the same weights, under 1, 8, 64 and 256 clients.
+"""Tokens a second and time to the first text of servers over the same weights, under 1, 8, 64 and 256 clients.
 
-python -m benchmarks.serving MODEL [--clients 1 8 64 256] [--tokens 64] [--rounds 3] [--slots 64]
-    [--other NAME=URL]
+    python -m benchmarks.serving FOLDER --tokenizer runs/tiny-cpu/tokenizer [--bits 16] [--llama-server PATH]
+        [--clients 1 8 64 256] [--tokens 32] [--rounds 3] [--slots 64]
 
-Each client streams one completion: greedy, at most --tokens tokens (the chunks of text that came are counted, not
-assumed). janeox and `transformers serve` are started here, one at a
-time, and measured in turn, A B A B. --other names a server that runs already, such as llama.cpp's, at its /v1.
+FOLDER keeps a model of GPT-NeoX's small shape (12 layers of width 768) with random weights and that tokenizer, in the
+formats of all servers, so that a second run begins at once. janeox, `transformers serve` and llama.cpp's `llama-server`
+(found on the PATH unless given) are started in turn, round after round, A B C A B C. Each client streams one completion
+of a beginning of its own, greedily; the model never ends a text, so that all get --tokens tokens, as the servers count
+them. A precision that a server lacks is left out: transformers has no 8 bits on a CPU, and its 16 are bfloat16.
 """
 
 import argparse
 import asyncio
-import json
-import socket
+import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 
-import httpx
+import torch
 
+from benchmarks import rival_files as files
+from benchmarks.crowd import free_port, prompts, session, started, stream
 from benchmarks.machine import header
+from janeox.config import GPTNeoXConfig
+from janeox.model import GPTNeoX
+from janeox.tokenizer import Tokenizer
 
-PROMPT = "西田幾多郎は、京都の"
 TRANSFORMERS = "import sys; from transformers.cli.transformers import main; sys.argv[0] = 'transformers'; main()"
+DTYPES = {32: "float32", 16: "bfloat16"}
+GGUF = {32: ("F32",), 16: ("F16", "BF16"), 8: ("Q8_0",)}
+ROOM = 256  # tokens of a slot in llama.cpp: the texts here come to less
 
 
-def commands(model: str, port: int, slots: int) -> dict[str, list[str]]:
-    at = ["--port", str(port)]
-    serve = ["serve", model, "--slots", str(slots), "--name", "served", *at]
-    theirs = ["serve", model, "--continuous-batching", "--device", "cpu", *at]
-    return {
-        "janeox": [sys.executable, "-m", "janeox.cli", *serve],
-        "transformers": [sys.executable, "-c", TRANSFORMERS, *theirs],
-    }
+def write_models(folder: Path, tokenizer: Tokenizer, bits: int) -> None:
+    if not (folder / "model").exists():
+        config = GPTNeoXConfig(tokenizer.vocab_size, 768, 12, 12, 3072)
+        files.write_random_model(config, folder / "model")
+        never_control(folder / "model", tokenizer)
+        tokenizer.save(folder / "model")
+    for kind in GGUF[bits]:
+        if not (folder / f"{kind}.gguf").exists():
+            files.write_gguf(folder / "model", folder / f"{kind}.gguf", kind, tokenizer)
 
 
-@contextmanager
-def started(command: list[str], url: str) -> Iterator[None]:
-    """Runs a server until the block ends; it has answered once before the block begins."""
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            for _ in range(240):
-                time.sleep(0.5)
-                if process.poll() is not None:
-                    log.seek(0)
-                    raise SystemExit(f"the server ended: {log.read().decode()[-2000:]}")
-                try:
-                    httpx.get(f"{url}/models")
-                    break
-                except httpx.TransportError:
-                    continue
-            yield
-        finally:
-            process.terminate()
-            process.wait(60)
+def never_control(folder: Path, tokenizer: Tokenizer) -> None:
+    """Makes control and byte pieces, whose rows of the head become 0, less likely than the likeliest of the others."""
+    model = GPTNeoX.from_pretrained(folder)
+    with torch.no_grad():
+        for id in range(tokenizer.vocab_size):
+            if not isinstance(tokenizer.surfaces[id], str):
+                model.embed_out.weight[id] = 0
+    model.save_pretrained(folder, dtype=torch.float16)
 
 
-async def client(http: httpx.AsyncClient, url: str, model: str, tokens: int) -> tuple[int, float]:
-    """(tokens received, seconds to the first)."""
-    body = {"model": model, "prompt": PROMPT, "max_tokens": tokens, "temperature": 0, "stream": True}
-    start, first, count = time.perf_counter(), 0.0, 0
-    async with http.stream("POST", f"{url}/completions", json=body) as answer:
-        if answer.status_code != 200:
-            raise SystemExit(f"{url}: {answer.status_code} {(await answer.aread()).decode()[:300]}")
-        async for line in answer.aiter_lines():
-            if line.startswith("data: {") and (json.loads(line[6:]).get("choices") or [{}])[0].get("text"):
-                first = first or time.perf_counter() - start
-                count += 1
-    return count, first
+def commands(folder: Path, bits: int, port: int, slots: int, llama_server: str | None) -> dict[str, list[str]]:
+    model, at = str(folder / "model"), ["--port", str(port)]
+    found = {"janeox": [sys.executable, "-m", "janeox.cli", "serve", model, "--slots", str(slots), "--bits", str(bits)]}
+    found["janeox"] += ["--name", model, *at]
+    if bits in DTYPES:
+        theirs = ["serve", model, "--device", "cpu", "--dtype", DTYPES[bits], *at]
+        found["transformers"] = [sys.executable, "-c", TRANSFORMERS, *theirs, "--continuous-batching"]
+    for kind in GGUF[bits] if llama_server else ():
+        found[f"llama.cpp {kind}"] = [
+            str(llama_server), "-m", str(folder / f"{kind}.gguf"), *at, "-np", str(slots), "-c", str(slots * ROOM),
+            "--threads-http", str(slots + 8),
+        ]  # fmt: skip
+    return found
 
 
-async def crowd(url: str, model: str, clients: int, tokens: int) -> tuple[float, float]:
-    """Chunks with text a second over all clients, and the median seconds to the first."""
-    limits = httpx.Limits(max_connections=clients)
-    async with httpx.AsyncClient(timeout=600, limits=limits) as http:
-        await client(http, url, model, 4)  # whatever is done once is done now
+async def crowd(url: str, model: str, beginnings: list[str], tokens: int) -> tuple[float, float, float]:
+    """Tokens a second over all clients, the median seconds to the first text, and tokens of a client."""
+    body = {"model": model, "max_tokens": tokens, "temperature": 0}
+    async with session(len(beginnings)) as http:
         start = time.perf_counter()
-        found = await asyncio.gather(*(client(http, url, model, tokens) for _ in range(clients)))
+        replies = await asyncio.gather(*(stream(http, url, body | {"prompt": text}) for text in beginnings))
         seconds = time.perf_counter() - start
-    return sum(count for count, _ in found) / seconds, statistics.median(first for _, first in found)
+    counts = [reply.tokens for reply in replies if reply]
+    first = statistics.median(reply.first for reply in replies if reply)
+    return sum(counts) / seconds, first, statistics.mean(counts)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tokenizer", required=True)
+    parser.add_argument("--bits", type=int, choices=GGUF, default=16)
+    parser.add_argument("--llama-server", default=shutil.which("llama-server"))
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64, 256])
-    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slots", type=int, default=64)
-    parser.add_argument("--other", action="append", default=[])
+    parser.add_argument("--only", nargs="+", help="servers")
     asked = parser.parse_args()
+    write_models(asked.folder, Tokenizer.load(asked.tokenizer), asked.bits)
     print(header())
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://localhost:{port}/v1"
-    speeds: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    if asked.llama_server:
+        told = subprocess.run([asked.llama_server, "--version"], capture_output=True, text=True)
+        print(f"llama-server {(told.stdout + told.stderr).split('version: ')[-1].splitlines()[0]}")
+    else:
+        print("llama-server: not installed")
+    beginnings = prompts(max(asked.clients))
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    found: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
     for _ in range(asked.rounds):
-        for name, command in commands(asked.model, port, asked.slots).items():
+        for name, command in commands(asked.folder, asked.bits, port, asked.slots, asked.llama_server).items():
+            if asked.only and name not in asked.only:
+                continue
             with started(command, url):
+                model = str(asked.folder / "model")
+                asyncio.run(crowd(url, model, beginnings[-1:], 4))  # whatever is done once is done now
                 for clients in asked.clients:
-                    served = "served" if name == "janeox" else asked.model
-                    found = asyncio.run(crowd(url, served, clients, asked.tokens))
-                    speeds.setdefault((name, clients), []).append(found)
-        for other in asked.other:
-            name, _, address = other.partition("=")
-            for clients in asked.clients:
-                found = asyncio.run(crowd(address, name, clients, asked.tokens))
-                speeds.setdefault((name, clients), []).append(found)
-    print(f"{'server':<14}{'clients':>8}{'chunks/s':>10}{'first s':>9}{'janeox/it':>11}")
-    for (name, clients), rounds in sorted(speeds.items(), key=lambda item: item[0][1]):
-        rate, first = (statistics.median(values) for values in zip(*rounds, strict=True))
-        ours = statistics.median(rate for rate, _ in speeds["janeox", clients])
-        print(f"{name:<14}{clients:>8}{rate:>10.1f}{first:>9.3f}{ours / rate:>11.2f}")
+                    figures = asyncio.run(crowd(url, model, beginnings[:clients], asked.tokens))
+                    found.setdefault((name, clients), []).append(figures)
+                    print(f"{name}, {clients}: {figures[0]:.1f} tokens/s, {figures[1]:.3f} s", file=sys.stderr)
+    report(found, asked.bits, asked.rounds)
+
+
+def report(found: dict[tuple[str, int], list[tuple[float, float, float]]], bits: int, rounds: int) -> None:
+    print(f"{bits} bits, medians of {rounds} rounds; the ratio is the median of the rounds' ratios")
+    print(f"{'server':<18}{'clients':>8}{'tokens/s':>10}{'first s':>9}{'tokens':>8}{'janeox/it':>11}")
+    for (name, clients), figures in sorted(found.items(), key=lambda item: item[0][1]):
+        rate, first, tokens = (statistics.median(values) for values in zip(*figures, strict=True))
+        ours = found.get(("janeox", clients), figures)
+        ratio = statistics.median(mine[0] / its[0] for mine, its in zip(ours, figures, strict=True))
+        print(f"{name:<18}{clients:>8}{rate:>10.1f}{first:>9.3f}{tokens:>8.1f}{ratio:>11.2f}")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ def small_lm(tokenizer: Tokenizer) -> LM:
 class Running:
     url: str
     server: Server
+    http: uvicorn.Server
 
 
 @contextlib.contextmanager
@@ -42,7 +43,7 @@ def serving(lm: LM, **settings: object) -> Iterator[Running]:
     thread = threading.Thread(target=http.run, daemon=True)
     thread.start()
     until(lambda: http.started)
-    yield Running(f"http://127.0.0.1:{http.servers[0].sockets[0].getsockname()[1]}", server)
+    yield Running(f"http://127.0.0.1:{http.servers[0].sockets[0].getsockname()[1]}", server, http)
     http.should_exit = True
     thread.join()
 

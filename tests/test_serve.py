@@ -179,8 +179,8 @@ def test_no_request_makes_the_server_fail(running):
     assert len(asked) == 8 and 200 in asked["/v1/completions"]
 
 
-def test_key_size_and_slowness(lm):
-    with serving(lm, api_key="secret", max_body_bytes=2000, client_seconds=0.3) as running:
+def test_key_and_size(lm):
+    with serving(lm, api_key="secret", max_body_bytes=2000) as running:
         url = f"{running.url}/v1/completions"
         good = {"authorization": "Bearer secret"}
         assert httpx.get(f"{running.url}/health").status_code == httpx.get(running.url).status_code == 200
@@ -189,57 +189,6 @@ def test_key_size_and_slowness(lm):
         assert httpx.post(url, json={"prompt": "a"}, headers=good).status_code == 200
         assert "access-control-allow-origin" not in httpx.get(url, headers=good | {"origin": "http://x"}).headers
         assert httpx.post(url, content=b" " * 3000, headers=good).status_code == 413
-        host, port = running.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port))) as slow:
-            slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer secret\r\n")
-            slow.sendall(b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
-            assert b"408" in slow.recv(1000)
-
-
-def test_a_full_queue_is_said_so_and_clients_that_leave_free_their_slots(lm):
-    with serving(lm, slots=1, waiting=2) as running:
-        url = f"{running.url}/v1/completions"
-        long = {"prompt": PROMPT, "max_tokens": 200, "min_tokens": 200, "stream": True}
-        with httpx.Client() as http:
-            streams = []
-            for _ in range(3):
-                stream = http.stream("POST", url, json=long)
-                assert stream.__enter__().status_code == 200
-                streams.append(stream)
-                until(lambda: running.server.worker.num_running == 1)  # else the first takes a waiting place too
-            if running.server.worker.num_waiting == 2:
-                assert httpx.post(url, json={"prompt": PROMPT}).status_code == 429
-            for stream in streams:
-                stream.__exit__(None, None, None)
-        until(lambda: running.server.worker.num_running == running.server.worker.num_waiting == 0)
-        assert httpx.post(url, json={"prompt": PROMPT, "max_tokens": 3}).status_code == 200
-
-
-def test_half_of_the_clients_vanish_and_the_others_get_their_answers(lm):
-    async def client(http, url, number):
-        body = {"prompt": PROMPT, "max_tokens": 20, "temperature": 0, "stream": True}
-        text = ""
-        async with http.stream("POST", url, json=body) as answer:
-            assert answer.status_code == 200
-            async for line in answer.aiter_lines():
-                if number % 2 and len(text) > number % 7:
-                    return None
-                if line.startswith("data: {"):
-                    text += json.loads(line[6:])["choices"][0]["text"]
-        return text
-
-    async def crowd(url):
-        limits = httpx.Limits(max_connections=60)
-        async with httpx.AsyncClient(timeout=60, limits=limits) as http:
-            return await asyncio.gather(*(client(http, url, number) for number in range(120)))
-
-    with serving(lm, slots=6) as running:
-        texts = asyncio.run(crowd(f"{running.url}/v1/completions"))
-        expected = lm.generate(PROMPT, max_new_tokens=20, temperature=0)
-        assert {text for text in texts[::2]} == {expected}
-        worker = running.server.worker
-        until(lambda: worker.num_running == worker.num_waiting == 0)
-        assert worker.engine.idle and not worker.engine._writers
 
 
 def test_sigterm_finishes_what_runs_and_refuses_what_comes(lm, tmp_path):

@@ -218,8 +218,11 @@ class Server:
 
 
 class Stream(StreamingResponse):
-    """An answer in parts. `end` is called when it ends, in whatever way, also where the client has gone before it began:
-    a generator that was never begun has no `finally`."""
+    """An answer in parts.
+
+    `end` is called when it ends, in whatever way, also where the client has gone before it began: a generator that was
+    never begun has no `finally`.
+    """
 
     def __init__(self, parts: AsyncIterator[str], end: Callable[[], None]):
         super().__init__(parts, media_type="text/event-stream")

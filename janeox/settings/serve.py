@@ -29,8 +29,8 @@ class Serve:
     max_body_bytes: int = 1_000_000
     """Larger requests are refused with 413."""
     client_seconds: float = 20.0
-    """How long a client may keep the server waiting: for a request's headers, for its body (then 408), or with taking in
-    what is sent to it (then the connection is cut)."""
+    """How long a client may keep the server waiting: for a request's headers, for its body (then 408), or for what is
+    sent to it to be taken (then the connection is cut)."""
     request_seconds: float = 600.0
     """A request that is not answered after this long ends with an error."""
     shutdown_seconds: int = 60
