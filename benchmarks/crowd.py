@@ -7,8 +7,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiohttp
 import httpx
@@ -51,44 +52,51 @@ def started(command: list[str], url: str) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             process.terminate()
-            process.wait(60)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
-class Reply(NamedTuple):
-    text: str
-    prompt_tokens: int
-    tokens: int
-    """As the server counts them."""
-    first: float
+@dataclass
+class Reply:
+    """An answer as far as it has come."""
+
+    text: str = ""
+    tokens: int = 0
+    """As the server counts them; of an answer that is not finished, the parts with text."""
+    first: float | None = None
     """Seconds to the first text."""
+    finished: bool = False
 
 
 async def stream(
-    http: aiohttp.ClientSession, url: str, body: dict[str, Any], leave_after: int | None = None
-) -> Reply | None:
-    """Asks for a completion in parts; with `leave_after`, goes away after so many parts and returns None."""
+    http: aiohttp.ClientSession, url: str, body: dict[str, Any], reply: Reply, leave_after: int | None = None
+) -> None:
+    """Asks for a completion in parts, and fills `reply`; with `leave_after`, goes away after so many parts."""
     asked = body | {"stream": True, "stream_options": {"include_usage": True}}
-    start, first, text, usage, parts = time.perf_counter(), 0.0, [], None, 0
+    start = time.perf_counter()
     async with http.post(f"{url}/v1/completions", json=asked) as answer:
         if answer.status != 200:
             raise SystemExit(f"{url}: {answer.status} {(await answer.text())[:300]}")
         async for line in answer.content:
-            if leave_after is not None and parts == leave_after:
+            if reply.tokens == leave_after:
                 answer.close()
-                return None
+                return
             if not line.startswith(b"data: {"):
                 continue
             part = json.loads(line[6:])
             if "error" in part:
                 raise SystemExit(f"{url}: {part['error']}")
-            usage = part.get("usage") or usage
             if part["choices"] and part["choices"][0].get("text"):
-                first = first or time.perf_counter() - start
-                text.append(part["choices"][0]["text"])
-                parts += 1
-    if usage is None:
+                reply.first = reply.first or time.perf_counter() - start
+                reply.text += part["choices"][0]["text"]
+                reply.tokens += 1
+            if part.get("usage"):
+                reply.tokens, reply.finished = part["usage"]["completion_tokens"], True
+    if not reply.finished:
         raise SystemExit(f"{url}: a stream ended without its count of tokens")
-    return Reply("".join(text), usage["prompt_tokens"], usage["completion_tokens"], first)
 
 
 def session(clients: int) -> aiohttp.ClientSession:

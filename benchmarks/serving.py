@@ -7,22 +7,26 @@ FOLDER keeps a model of GPT-NeoX's small shape (12 layers of width 768) with ran
 formats of all servers, so that a second run begins at once. janeox, `transformers serve` and llama.cpp's `llama-server`
 (found on the PATH unless given) are started in turn, round after round, A B C A B C. Each client streams one completion
 of a beginning of its own, greedily; the model never ends a text, so that all get --tokens tokens, as the servers count
-them. A precision that a server lacks is left out: transformers has no 8 bits on a CPU, and its 16 are bfloat16.
+them. A crowd that is not done after --seconds is sent home; what had come by then counts, and the column `tokens` (of a
+client) shows it. transformers runs with and without its continuous batching. A precision that a server lacks is left
+out: transformers has no 8 bits on a CPU, and its 16 are bfloat16.
 """
 
 import argparse
 import asyncio
+import math
 import shutil
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from benchmarks import rival_files as files
-from benchmarks.crowd import free_port, prompts, session, started, stream
+from benchmarks.crowd import Reply, free_port, prompts, session, started, stream
 from benchmarks.machine import header
 from janeox.config import GPTNeoXConfig
 from janeox.model import GPTNeoX
@@ -61,7 +65,8 @@ def commands(folder: Path, bits: int, port: int, slots: int, llama_server: str |
     found["janeox"] += ["--name", model, *at]
     if bits in DTYPES:
         theirs = ["serve", model, "--device", "cpu", "--dtype", DTYPES[bits], *at]
-        found["transformers"] = [sys.executable, "-c", TRANSFORMERS, *theirs, "--continuous-batching"]
+        found["transformers"] = [sys.executable, "-c", TRANSFORMERS, *theirs]
+        found["transformers CB"] = [*found["transformers"], "--continuous-batching"]
     for kind in GGUF[bits] if llama_server else ():
         found[f"llama.cpp {kind}"] = [
             str(llama_server), "-m", str(folder / f"{kind}.gguf"), *at, "-np", str(slots), "-c", str(slots * ROOM),
@@ -70,16 +75,43 @@ def commands(folder: Path, bits: int, port: int, slots: int, llama_server: str |
     return found
 
 
-async def crowd(url: str, model: str, beginnings: list[str], tokens: int) -> tuple[float, float, float]:
+async def crowd(
+    url: str, model: str, beginnings: list[str], tokens: int, limit: float | None = None
+) -> tuple[float, float, float]:
     """Tokens a second over all clients, the median seconds to the first text, and tokens of a client."""
     body = {"model": model, "max_tokens": tokens, "temperature": 0}
+    replies = [Reply() for _ in beginnings]
     async with session(len(beginnings)) as http:
         start = time.perf_counter()
-        replies = await asyncio.gather(*(stream(http, url, body | {"prompt": text}) for text in beginnings))
+        calls = [
+            asyncio.create_task(stream(http, url, body | {"prompt": text}, reply))
+            for text, reply in zip(beginnings, replies, strict=True)
+        ]
+        done, late = await asyncio.wait(calls, timeout=limit)
         seconds = time.perf_counter() - start
-    counts = [reply.tokens for reply in replies if reply]
-    first = statistics.median(reply.first for reply in replies if reply)
+        for call in late:
+            call.cancel()
+        for call in done:
+            call.result()
+    counts = [reply.tokens for reply in replies]
+    first = statistics.median(math.inf if reply.first is None else reply.first for reply in replies)
     return sum(counts) / seconds, first, statistics.mean(counts)
+
+
+def measure(
+    command: list[str], url: str, beginnings: list[str], asked: argparse.Namespace
+) -> Iterator[tuple[int, tuple[float, float, float]]]:
+    """(clients, figures of their crowd) of one server. It is started again after a crowd that it did not finish."""
+    model, left = str(asked.folder / "model"), list(asked.clients)
+    while left:
+        with started(command, url):
+            asyncio.run(crowd(url, model, beginnings[-1:], 4))  # whatever is done once is done now
+            whole = True
+            while left and whole:
+                clients = left.pop(0)
+                figures = asyncio.run(crowd(url, model, beginnings[:clients], asked.tokens, asked.seconds))
+                whole = figures[2] >= asked.tokens
+                yield clients, figures
 
 
 def main() -> None:
@@ -92,6 +124,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slots", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--only", nargs="+", help="servers")
     asked = parser.parse_args()
     write_models(asked.folder, Tokenizer.load(asked.tokenizer), asked.bits)
@@ -109,13 +142,9 @@ def main() -> None:
         for name, command in commands(asked.folder, asked.bits, port, asked.slots, asked.llama_server).items():
             if asked.only and name not in asked.only:
                 continue
-            with started(command, url):
-                model = str(asked.folder / "model")
-                asyncio.run(crowd(url, model, beginnings[-1:], 4))  # whatever is done once is done now
-                for clients in asked.clients:
-                    figures = asyncio.run(crowd(url, model, beginnings[:clients], asked.tokens))
-                    found.setdefault((name, clients), []).append(figures)
-                    print(f"{name}, {clients}: {figures[0]:.1f} tokens/s, {figures[1]:.3f} s", file=sys.stderr)
+            for clients, figures in measure(command, url, beginnings, asked):
+                found.setdefault((name, clients), []).append(figures)
+                print(f"{name}, {clients}: {figures[0]:.1f} tokens/s, {figures[1]:.3f} s", file=sys.stderr)
     report(found, asked.bits, asked.rounds)
 
 
@@ -125,7 +154,7 @@ def report(found: dict[tuple[str, int], list[tuple[float, float, float]]], bits:
     for (name, clients), figures in sorted(found.items(), key=lambda item: item[0][1]):
         rate, first, tokens = (statistics.median(values) for values in zip(*figures, strict=True))
         ours = found.get(("janeox", clients), figures)
-        ratio = statistics.median(mine[0] / its[0] for mine, its in zip(ours, figures, strict=True))
+        ratio = statistics.median(mine[0] / max(its[0], 1e-9) for mine, its in zip(ours, figures, strict=True))
         print(f"{name:<18}{clients:>8}{rate:>10.1f}{first:>9.3f}{tokens:>8.1f}{ratio:>11.2f}")
 
 

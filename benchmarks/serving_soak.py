@@ -40,15 +40,15 @@ async def alone(url: str, asked: list[dict[str, Any]]) -> list[str]:
 
 
 async def whole(http: aiohttp.ClientSession, url: str, body: dict[str, Any]) -> Reply:
-    reply = await stream(http, url, body)
-    assert reply
+    reply = Reply()
+    await stream(http, url, body, reply)
     return reply
 
 
 async def vanish(http: aiohttp.ClientSession, url: str, body: dict[str, Any], parts: int) -> None:
     """Leaves after `parts` parts of the answer; with fewer than none, as soon as the request is written."""
     if parts >= 0:
-        await stream(http, url, body, leave_after=parts)
+        await stream(http, url, body, Reply(), leave_after=parts)
         return
     host, port = url.removeprefix("http://").split(":")
     _, writer = await asyncio.open_connection(host, int(port))
