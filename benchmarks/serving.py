@@ -1,15 +1,16 @@
 """Tokens a second and time to the first text of servers over the same weights, under 1, 8, 64 and 256 clients.
 
     python -m benchmarks.serving FOLDER --tokenizer runs/tiny-cpu/tokenizer [--bits 16] [--llama-server PATH]
-        [--clients 1 8 64 256] [--tokens 32] [--rounds 3] [--slots 64]
+        [--clients 1 8 64 256] [--tokens 32] [--rounds 3] [--slots 64] [--seconds 30]
 
 FOLDER keeps a model of GPT-NeoX's small shape (12 layers of width 768) with random weights and that tokenizer, in the
 formats of all servers, so that a second run begins at once. janeox, `transformers serve` and llama.cpp's `llama-server`
 (found on the PATH unless given) are started in turn, round after round, A B C A B C. Each client streams one completion
 of a beginning of its own, greedily; the model never ends a text, so that all get --tokens tokens, as the servers count
 them. A crowd that is not done after --seconds is sent home; what had come by then counts, and the column `tokens` (of a
-client) shows it. transformers runs with and without its continuous batching. A precision that a server lacks is left
-out: transformers has no 8 bits on a CPU, and its 16 are bfloat16.
+client) shows it. transformers runs with its continuous batching (CB) and, for up to 8 clients, without: it then answers
+one after the other. A precision that a server lacks is left out: transformers has no 8 bits on a CPU, and its 16 are
+bfloat16.
 """
 
 import argparse
@@ -99,10 +100,10 @@ async def crowd(
 
 
 def measure(
-    command: list[str], url: str, beginnings: list[str], asked: argparse.Namespace
+    command: list[str], url: str, beginnings: list[str], crowds: list[int], asked: argparse.Namespace
 ) -> Iterator[tuple[int, tuple[float, float, float]]]:
     """(clients, figures of their crowd) of one server. It is started again after a crowd that it did not finish."""
-    model, left = str(asked.folder / "model"), list(asked.clients)
+    model, left = str(asked.folder / "model"), list(crowds)
     while left:
         with started(command, url):
             asyncio.run(crowd(url, model, beginnings[-1:], 4))  # whatever is done once is done now
@@ -142,7 +143,8 @@ def main() -> None:
         for name, command in commands(asked.folder, asked.bits, port, asked.slots, asked.llama_server).items():
             if asked.only and name not in asked.only:
                 continue
-            for clients, figures in measure(command, url, beginnings, asked):
+            crowds = [clients for clients in asked.clients if name != "transformers" or clients <= 8]
+            for clients, figures in measure(command, url, beginnings, crowds, asked):
                 found.setdefault((name, clients), []).append(figures)
                 print(f"{name}, {clients}: {figures[0]:.1f} tokens/s, {figures[1]:.3f} s", file=sys.stderr)
     report(found, asked.bits, asked.rounds)

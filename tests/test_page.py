@@ -56,6 +56,8 @@ def test_chat_streams_and_shows_tokens(page):
     expect(page.locator("#send")).to_be_visible()
     assert page.locator(".turn.assistant").inner_text()
     assert page.locator(".token").count() >= 2 and "%" in page.locator(".token small").first.inner_text()
+    page.locator(".token").first.focus()
+    expect(page.locator("#likeliest li")).to_have_count(5)
     page.locator("#clear").click()
     expect(page.locator(".turn")).to_have_count(0)
 

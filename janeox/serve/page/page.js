@@ -4,10 +4,14 @@
 const WORDS = {
   ja: { chat: "対話", write: "続きを書く", send: "送信", stop: "停止", clear: "消去", tokens: "トークンを表示", settings: "設定",
     temperature: "温度", topP: "top-p", penalty: "繰り返しの抑制", maxTokens: "最大トークン数", seed: "シード", key: "APIキー",
-    ask: "話しかけてください（Ctrl+Enter で送信）", begin: "書き出しを入れてください（Ctrl+Enter で送信）", other: "English" },
+    ask: "話しかけてください（Ctrl+Enter で送信）", begin: "書き出しを入れてください（Ctrl+Enter で送信）", other: "English",
+    chatHint: "対話の形式で答えます。書き出しの続きは「続きを書く」で。", writeHint: "書き出しを入れると、モデルが続きを書きます。",
+    tokenTitle: "各トークンの確率（選ぶと候補が出ます）" },
   en: { chat: "Chat", write: "Continue a text", send: "Send", stop: "Stop", clear: "Clear", tokens: "Show tokens", settings: "Settings",
     temperature: "Temperature", topP: "top-p", penalty: "Repetition penalty", maxTokens: "Most tokens", seed: "Seed", key: "API key",
-    ask: "Say something (Ctrl+Enter sends)", begin: "The beginning of a text (Ctrl+Enter sends)", other: "日本語" },
+    ask: "Say something (Ctrl+Enter sends)", begin: "The beginning of a text (Ctrl+Enter sends)", other: "日本語",
+    chatHint: "Answers as in a dialogue. “Continue a text” goes on from a beginning.", writeHint: "Give the beginning of a text, and the model goes on.",
+    tokenTitle: "Probability of each token (choose one to see what else was likely)" },
 };
 const $ = (id) => document.getElementById(id);
 const state = { language: (navigator.language || "ja").startsWith("ja") ? "ja" : "en", mode: "chat", messages: [], running: null };
@@ -19,6 +23,8 @@ function label() {
   $("language").textContent = words.other;
   $("text").placeholder = state.mode === "chat" ? words.ask : words.begin;
   $("text").setAttribute("aria-label", $("text").placeholder);
+  $("turns").dataset.hint = words.chatHint;
+  $("written").dataset.hint = words.writeHint;
 }
 
 function show(mode) {
@@ -30,27 +36,34 @@ function show(mode) {
   label();
 }
 
-function add(parent, className, text) {
-  const element = document.createElement("span");
+function add(parent, className, text, kind = "span") {
+  const element = document.createElement(kind);
   element.className = className;
   element.textContent = text;
   parent.append(element);
   return element;
 }
 
-function turn(role, text) {
-  const element = add($("turns"), `turn ${role}`, text);
-  element.style.display = "block";
-  return element;
-}
+const shown = (text) => text.replace(/\n/g, "⏎").replace(/^ +$/, (spaces) => "␣".repeat(spaces.length));
+const percent = (logprob) => `${(100 * Math.exp(logprob)).toFixed(1)}%`;
 
 function token(row) {
   const p = Math.exp(row.logprob);
-  const element = add($("tokens"), `token ${p >= 0.9 ? "p9" : p >= 0.5 ? "p5" : p >= 0.1 ? "p1" : "p0"}`, row.token.replace(/\n/g, "⏎"));
-  const percent = document.createElement("small");
-  percent.textContent = `${(100 * p).toFixed(1)}%`;
-  element.append(percent);
-  element.title = row.top.map((one) => `${one.token} ${(100 * Math.exp(one.logprob)).toFixed(1)}%`).join("\n");
+  const element = add($("tokens"), `token ${p >= 0.9 ? "p9" : p >= 0.5 ? "p5" : p >= 0.1 ? "p1" : "p0"}`, shown(row.token), "button");
+  add(element, "", percent(row.logprob), "small");
+  element.addEventListener("click", () => likeliest(row.top));
+  element.addEventListener("focus", () => likeliest(row.top));
+}
+
+function likeliest(top) {
+  $("likeliest").hidden = false;
+  $("likeliest").replaceChildren();
+  for (const one of top) {
+    const line = add($("likeliest"), "", "", "li");
+    add(line, "", shown(one.token));
+    add(line, "", percent(one.logprob));
+    add(add(line, "", ""), "", "", "b").style.width = percent(one.logprob);
+  }
 }
 
 // The log-probabilities of a chunk in one form for both endpoints.
@@ -108,7 +121,8 @@ async function send() {
   state.running = new AbortController();
   $("error").hidden = true;
   $("tokens").replaceChildren();
-  $("tokens").hidden = !$("show-tokens").checked;
+  $("likeliest").hidden = true;
+  $("token-view").hidden = !$("show-tokens").checked;
   $("send").hidden = true;
   $("stop").hidden = false;
   let target;
@@ -116,20 +130,23 @@ async function send() {
   const chatting = state.mode === "chat";
   if (chatting) {
     state.messages.push({ role: "user", content: text });
-    turn("user", text);
-    target = turn("assistant", "");
+    add($("turns"), "turn user", text);
+    target = add($("turns"), "turn assistant", "");
     $("text").value = "";
   } else {
     $("written").replaceChildren();
     add($("written"), "given", text);
     target = add($("written"), "new", "");
   }
+  document.querySelector("main").scrollTop = 1e9;
   try {
     for await (const choice of events(...request(text), state.running.signal)) {
       whole += choice.delta ? choice.delta.content || "" : choice.text;
+      const main = document.querySelector("main");
+      const following = main.scrollHeight - main.scrollTop - main.clientHeight < 80; // whoever has scrolled up stays there
       target.textContent = whole;
       rows(choice.logprobs).forEach(token);
-      document.querySelector("main").scrollTop = 1e9;
+      if (following) main.scrollTop = main.scrollHeight;
     }
   } catch (error) {
     if (error.name !== "AbortError") {
@@ -160,6 +177,7 @@ $("clear").addEventListener("click", () => {
   state.running?.abort();
   state.messages = [];
   for (const id of ["turns", "written", "tokens"]) $(id).replaceChildren();
+  $("token-view").hidden = true;
 });
 $("chat-tab").addEventListener("click", () => show("chat"));
 $("write-tab").addEventListener("click", () => show("write"));
