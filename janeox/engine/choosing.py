@@ -48,9 +48,9 @@ class Chooser:
             ids = torch.empty(len(logits), dtype=torch.long, device=logits.device)
             for places, kind in self._kinds:
                 ids[places] = kind.choose(logits[places])
-        total = logits.logsumexp(1, keepdim=True)
-        top = logits.topk(min(max(self._num_top), logits.shape[1]))
-        self._chosen.append((ids, (logits.gather(1, ids[:, None]) - total)[:, 0], top.indices, top.values - total))
+        logp = logits.log_softmax(1)  # on a CPU, in less than half the time of logsumexp
+        top = logp.topk(min(max(self._num_top), logits.shape[1]))
+        self._chosen.append((ids, logp.gather(1, ids[:, None])[:, 0], top.indices, top.values))
         return ids
 
     def choices(self) -> list[list[Choice]]:
