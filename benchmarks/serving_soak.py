@@ -75,7 +75,8 @@ async def crowd(url: str, asked: list[dict[str, Any]], expected: list[str], chan
 
 
 def gauges(url: str) -> dict[str, float]:
-    rows = [line.split() for line in httpx.get(f"{url}/metrics").text.splitlines() if not line.startswith("#")]
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    rows = [line.rsplit(maxsplit=1) for line in lines if not line.startswith("#")]
     return {name: float(value) for name, value in rows}
 
 

@@ -62,7 +62,7 @@ function likeliest(top) {
     const line = add($("likeliest"), "", "", "li");
     add(line, "", shown(one.token));
     add(line, "", percent(one.logprob));
-    add(add(line, "", ""), "", "", "b").style.width = percent(one.logprob);
+    add(add(line, "", ""), "", "", "b").style.width = percent(one.logprob - top[0].logprob); // the likeliest fills the line
   }
 }
 
