@@ -1,4 +1,4 @@
-"""Writes a model folder as GGUF, and counts the lines that llama.cpp encodes otherwise than sentencepiece.
+"""Writes a model folder as GGUF, and counts the lines that llama.cpp encodes or decodes otherwise than sentencepiece.
 
     python -m benchmarks.gguf_file MODEL OUT.gguf [FILE …] [--kind F16]
 
@@ -44,7 +44,7 @@ class Vocabulary:
         return list(ids[:count])
 
     def decode(self, ids: list[int]) -> str:
-        buffer = ctypes.create_string_buffer(64)
+        buffer = ctypes.create_string_buffer(4096)
         parts = []
         for id in ids:
             size = self.api.llama_token_to_piece(self.vocab, id, buffer, len(buffer), 0, False)
@@ -76,7 +76,7 @@ def main() -> None:
         row = tried[any(isinstance(tokenizer.surfaces[id], int) for id in ids)]
         row[0] += 1
         row[1] += theirs.encode(line) != ids
-        row[2] += theirs.decode(ids) != line
+        row[2] += theirs.decode(ids) != tokenizer.decode(ids)
     print(f"{'lines':<20}{'tried':>9}{'other ids':>11}{'other text':>12}")
     for spelled, name in ((False, "in pieces alone"), (True, "with bytes")):
         print(f"{name:<20}{tried[spelled][0]:>9}{tried[spelled][1]:>11}{tried[spelled][2]:>12}")

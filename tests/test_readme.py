@@ -66,6 +66,7 @@ def test_python_runs(tmp_path, monkeypatch, capsys):
         "docs/training.md",
         "docs/cpu.md",
         "docs/evaluation.md",
+        "docs/serving.md",
         "data/README.md",
     ],
 )
