@@ -1,4 +1,5 @@
-"""Kills where they hurt most: of a parent whose workers go on, and while the work folder is being removed."""
+"""Kills at random moments, and where they hurt most: of a parent whose workers go on, and while the work folder is
+being removed."""
 
 import os
 import subprocess
@@ -22,6 +23,75 @@ from janeox.corpus.pipeline import clean_corpus
 if __name__ == "__main__":
     clean_corpus(eval(sys.argv[1], vars(config)), Path(sys.argv[2]))
 """
+
+KILLS = """
+import os, random, shutil, signal, sys, time
+from dataclasses import replace
+from pathlib import Path
+from janeox import config
+from janeox.corpus.pipeline import clean_corpus
+
+def killed_at_random(given, out, kills, seed):
+    finished = set()
+    longest = 0.0
+    while kills:
+        started = time.monotonic()
+        child = os.fork()
+        if not child:
+            clean_corpus(given, out)
+            os._exit(0)
+        delay = random.Random(seed + kills).uniform(0, longest) if longest else 60
+        while not (ended := os.waitpid(child, os.WNOHANG)[0]) and time.monotonic() - started < delay:
+            time.sleep(0.001)
+        if ended:  # it came to its end: so long does it take; begin once more
+            longest = max(longest, time.monotonic() - started)
+            shutil.rmtree(out)
+            finished = set()
+            continue
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        kills -= 1
+        if out.exists():
+            shutil.rmtree(out)
+            finished = set()
+            continue
+        done = {path for path in out.with_name(f".{out.name}.work").glob("*/*") if not path.name.startswith(".")}
+        assert finished <= done, finished - done  # nothing that was done is lost
+        finished = done
+        print(given.workers, round(delay, 3), len(done))
+
+if __name__ == "__main__":
+    given, out = eval(sys.argv[1], vars(config)), Path(sys.argv[2])
+    for workers, kills in ((1, 20), (2, 6)):
+        killed_at_random(replace(given, workers=workers), out, kills, int(sys.argv[3]))
+    clean_corpus(given, out)
+"""
+
+
+def test_kills_at_random_moments_and_any_number_of_workers_make_no_difference(tmp_path):
+    """Each call goes on from the tasks that are done; the bytes are those of one undisturbed process, and of two."""
+    for name in "abcd":
+        texts = [prose(number) for number in range(60)] + [prose(number) + name for number in range(60)]
+        corpus(tmp_path / "raw", *texts, name=f"{name}.txt")
+    config = CorpusConfig(
+        {"s": str(tmp_path / "raw/*.txt"), "t": str(tmp_path / "raw/a.txt")},
+        valid_fraction=0.1,
+        near_duplicates=True,
+        minhash_bands=2,
+        repeated_lines=60,
+        decontaminate_valid=True,
+        workers=1,
+    )
+    clean_corpus(config, tmp_path / "one")
+    clean_corpus(replace(config, workers=2), tmp_path / "two")
+    (tmp_path / "kills.py").write_text(KILLS)
+    call = [sys.executable, str(tmp_path / "kills.py"), repr(config), str(tmp_path / "out"), "7"]
+    done = subprocess.run(call, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    kills = [line.split() for line in done.stdout.splitlines()]
+    assert len({number for workers, _, number in kills if workers == "1"}) > 3, kills  # they fell at different places
+    assert files(tmp_path / "out") == files(tmp_path / "one") == files(tmp_path / "two")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kills.py", "one", "out", "raw", "two"]
 
 
 def test_a_killed_parents_workers_do_not_disturb_the_next_call(tmp_path):

@@ -5,14 +5,7 @@ import gzip
 import hashlib
 import json
 import lzma
-import os
-import random
-import shutil
-import signal
-import subprocess
-import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,7 +126,7 @@ def test_valid_fraction_zero_holds_nothing_out(tmp_path):
 
 
 def test_large_sources_are_split_into_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(stages, "SHARD_BYTES", 1000)
+    monkeypatch.setattr(stages, "PIECE_CHARS", 100)
     source = corpus(tmp_path, *map(prose, range(30)))
     clean_corpus(CorpusConfig({"s-1": source}, valid_fraction=0), tmp_path / "out")
     assert leftovers(tmp_path / "out/train")[:2] == ["s-1-00000.jsonl.gz", "s-1-00001.jsonl.gz"]
@@ -222,60 +215,11 @@ def test_a_folder_with_something_else_is_not_overwritten(tmp_path):
     assert leftovers(tmp_path / "raw") == ["a.txt"]
 
 
-def test_twenty_kills_and_any_number_of_workers_make_no_difference(tmp_path):
-    """Killed at 20 places spread over the run, each call goes on from the tasks that are done; the bytes are those of
-    one undisturbed process, and of two that share the work."""
-    for name in "abcd":
-        texts = [prose(number) for number in range(60)] + [prose(number) + name for number in range(60)]
-        corpus(tmp_path / "raw", *texts, name=f"{name}.txt")
-    config = CorpusConfig(
-        {"s": str(tmp_path / "raw/*.txt"), "t": str(tmp_path / "raw/a.txt")},
-        valid_fraction=0.1,
-        near_duplicates=True,
-        minhash_bands=2,
-        repeated_lines=60,
-        decontaminate_valid=True,
-        workers=1,
-    )
-    clean_corpus(config, tmp_path / "one")
-    clean_corpus(replace(config, workers=2), tmp_path / "two")
-    code = (
-        "import sys; from pathlib import Path; from janeox import atomic, config\n"
-        "from janeox.corpus.pipeline import clean_corpus\n"
-        "import os, signal\n"
-        "left = int(sys.argv[3])\n"
-        "def dies(path, kind=atomic._sync):\n"
-        "    global left\n"
-        "    left -= 1\n"
-        "    if left < 0: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    kind(path)\n"
-        "atomic._sync = dies\n"
-        "clean_corpus(eval(sys.argv[1], vars(config)), Path(sys.argv[2]))"
-    )
-    seed, finished = random.Random(0), set()
-    for _ in range(20):
-        call = [sys.executable, "-c", code, repr(config), str(tmp_path / "out"), str(seed.randint(0, 70))]
-        process = subprocess.run(call, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-        if process.returncode == 0:  # it came to its end; begin once more
-            shutil.rmtree(tmp_path / "out")
-            finished.clear()
-            continue
-        assert process.returncode == -signal.SIGKILL, process.stderr
-        assert not (tmp_path / "out").exists()
-        done = {path for path in (tmp_path / ".out.work").glob("*/*") if not path.name.startswith(".")}
-        assert finished <= done  # nothing that was done is lost
-        finished = done
-    assert len(finished) > 3
-    clean_corpus(config, tmp_path / "out")
-    assert files(tmp_path / "out") == files(tmp_path / "one") == files(tmp_path / "two")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "out", "raw", "two"]
-
-
 def test_full_disk_is_one_clear_message(tmp_path, monkeypatch):
-    def full(self: object, row: object, num_bytes: int) -> None:
+    def full(text: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(stages._Shards, "write", full)
+    monkeypatch.setattr(stages, "script_counts", full)
     with pytest.raises(JaneoxError, match=r"out.*: the disk is full"):
         clean_corpus(CorpusConfig({"s": corpus(tmp_path / "raw", prose(1))}), tmp_path / "out")
     assert leftovers(tmp_path) == ["raw"]

@@ -3,12 +3,14 @@
 import json
 import math
 import random
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from janeox.config import CorpusConfig
-from janeox.corpus import repeats
+from janeox.corpus import pieces, repeats, stages
 from janeox.corpus.contamination import Runs, evaluation_runs
 from janeox.corpus.near import BASE, band_keys, letters, mixed, window_hashes
 from janeox.corpus.pipeline import clean_corpus, cleaned
@@ -63,26 +65,51 @@ def test_what_is_compared_are_letters():
 
 
 def test_repeats_are_the_same_however_the_range_is_cut(tmp_path, monkeypatch):
+    """Against a set of what was seen: places in a piece whose hash came before, in it or in an earlier one."""
     seed = np.random.default_rng(0)
-    files, seen, expected, place = [], set(), [], 0
+    seen, expected, files, sizes = set(), [], [], Counter()
     for number in range(4):
         hashes = seed.integers(0, 300, 200, np.uint64) << np.uint64(55)  # 0 among them, which repeats nothing
-        hashes.tofile(tmp_path / str(number))
+        places = np.arange(200, dtype=np.uint32) // np.uint32(number + 1)
+        expected.append(set())
+        for place, value in zip(places.tolist(), hashes.tolist(), strict=True):
+            if value in seen:
+                expected[-1].add(place)
+            if value:
+                seen.add(value)
+                sizes[value] += 1
+        entries, again = pieces.distinct(hashes, places)
         files.append(tmp_path / str(number))
-        for value in hashes.tolist():
-            if value and value in seen:
-                expected.append(place)
-            seen.add(value)
-            place += 1
-    for part in (1 << 22, 100, 7):
+        entries.tofile(files[-1])
+        again.tofile(tmp_path / f"{number}-again")
+    wanted = Counter(str(2 ** (size - 1).bit_length()) for size in sizes.values() if size > 1)
+    for part in (1 << 20, 100, 7):
         monkeypatch.setattr(repeats, "PART", part)
         parts = repeats.num_parts(files)
-        found = [repeats.repeats_in(files, number) for number in range(parts)]
-        assert sorted(np.concatenate(found).tolist()) == expected
-        for number, places in enumerate(found):
-            places.tofile(tmp_path / f"part{number}")
-        flags = repeats.is_repeat([tmp_path / f"part{number}" for number in range(parts)], 200, 400)
-        assert (np.flatnonzero(flags) + 200).tolist() == [place for place in expected if 200 <= place < 600]
+        found = [tmp_path / f"part{number}" for number in range(parts)]
+        for number, out in enumerate(found):
+            repeats.find_repeats(files, number, parts, out)
+        for piece, file in enumerate(files):
+            places = set(pieces.read_array(tmp_path / f"{file.name}-again", np.uint32).tolist())
+            assert places.union(*(repeats.repeats_of(out, piece, 4).tolist() for out in found)) == expected[piece]
+        assert sum((Counter(repeats.group_sizes(out)) for out in found), Counter()) == wanted
+
+
+def test_a_large_file_is_shared_and_cut_without_a_difference(tmp_path, works, monkeypatch):
+    """The documents that stay are those of an uncut run, whatever the pieces and the tasks that share a file."""
+    notice = "この頁の記載内容は予告なく変更される場合がありますので、あらかじめご了承ください。"
+    texts = [f"{work[:700]}\n{notice}\n終" for work in works if len(work) > 700]
+    nearly = [text[:300] + "（改）" + text[300:] for text in texts[::3]]
+    source = write(tmp_path / "a.txt", *texts, *nearly, *texts[::4], "短い。")
+    config = CorpusConfig({"a": source}, valid_fraction=0.2, near_duplicates=True, repeated_lines=30, workers=1)
+    report = clean_corpus(config, tmp_path / "whole")
+    monkeypatch.setattr(stages, "PIECE_CHARS", 2000)
+    monkeypatch.setattr(stages, "SHARE_BYTES", Path(source).stat().st_size // 3)
+    monkeypatch.setattr(stages, "PIECES_PER_SHARD", 3)
+    cut = clean_corpus(config, tmp_path / "cut")
+    assert kept(tmp_path / "cut") == kept(tmp_path / "whole")
+    assert cut["sources"] == report["sources"] and cut["groups"] == report["groups"]
+    assert len(list((tmp_path / "cut/train").iterdir())) >= 5
 
 
 def write(path, *texts):

@@ -35,10 +35,19 @@ WORD_SHIFT = len(KINDS) + 1
 """Above it, three bits: the number of the character's class in `words.CLASSES`, from 1."""
 
 
+SCRIPTS = {
+    "hiragana": KINDS["hiragana"],
+    "katakana": "[゠-ヿㇰ-ㇿｦ-ﾟ]",
+    "kanji": "[々〇㐀-鿿豈-\ufaff\U00020000-\U0003ffff]",
+    "latin": "[A-Za-zÀ-ÖØ-öø-ɏＡ-Ｚａ-ｚ]",
+}
+"""What reports call the script of a character; all others (digits, marks, spaces) are `other`."""
+
+
 @cache
 def table() -> np.ndarray:
     """(65536 + 17,) uint16: the bits of each character of the Basic Multilingual Plane, then of each plane."""
-    characters = "".join(chr(code) for code in range(1 << 16)) + "".join(chr(plane << 16) for plane in range(17))
+    characters = _entries()
     bits = np.zeros(len(characters), dtype=np.uint16)
     alphabetic = np.fromiter((char.isalpha() for char in characters), bool, len(characters))
     alphabetic[1 << 16 :] = False
@@ -52,14 +61,38 @@ def table() -> np.ndarray:
     return bits | classes << WORD_SHIFT
 
 
+@cache
+def _entries() -> str:
+    """One character for each entry of a table."""
+    return "".join(map(chr, range(1 << 16))) + "".join(chr(plane << 16) for plane in range(17))
+
+
+@cache
+def _script_table() -> np.ndarray:
+    numbers = np.zeros((1 << 16) + 17, dtype=np.uint8)
+    for number, pattern in enumerate(SCRIPTS.values(), 1):
+        numbers[_places(pattern, _entries())] = number
+    return numbers
+
+
+def script_counts(text: str) -> dict[str, int]:
+    """Characters of the text by script."""
+    counts = np.bincount(_look_up(_script_table(), text), minlength=len(SCRIPTS) + 1).tolist()
+    return dict(zip(("other", *SCRIPTS), counts, strict=True))
+
+
 def _places(pattern: str, characters: str) -> list[int]:
     return [match.start() for match in re.finditer(pattern, characters)]
 
 
 def bits(text: str) -> np.ndarray:
     """(characters,) uint16: the table's entry of each character."""
+    return _look_up(table(), text)
+
+
+def _look_up(entries: np.ndarray, text: str) -> np.ndarray:
     codes = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
-    return table()[np.where(codes < 1 << 16, codes, (1 << 16) + (codes >> 16))]
+    return entries[np.where(codes < 1 << 16, codes, (1 << 16) + (codes >> 16))]
 
 
 def share(kinds: np.ndarray, *names: str) -> int:

@@ -66,19 +66,30 @@ def evaluation_runs(patterns: tuple[str, ...]) -> Runs:
     """
     hashes: dict[int, list[np.ndarray]] = {length: [] for length in LENGTHS}
     questions = set()
+    for file in evaluation_files(patterns):
+        for text in _strings(file):
+            compared = letters(text)
+            length = next((length for length in LENGTHS if length <= len(compared)), None)
+            if length:
+                hashes[length].append(window_hashes(compared, length))
+            elif compared and _QUESTION_MARK.fullmatch(text.rstrip()[-1]):
+                questions.add(compared)
+    return Runs({length: np.unique(np.concatenate(found)) for length, found in hashes.items() if found}, questions)
+
+
+def evaluation_files(patterns: tuple[str, ...]) -> list[Path]:
+    """The files that the patterns match.
+
+    Raises:
+        JaneoxError: a pattern matches no file.
+    """
+    found: list[Path] = []
     for pattern in patterns:
         files = [path for path in map(Path, sorted(glob.glob(pattern, recursive=True))) if path.is_file()]
         if not files:
             raise JaneoxError(f"corpus.decontaminate: {pattern!r} matches no file; give a file or a glob")
-        for file in files:
-            for text in _strings(file):
-                compared = letters(text)
-                length = next((length for length in LENGTHS if length <= len(compared)), None)
-                if length:
-                    hashes[length].append(window_hashes(compared, length))
-                elif compared and _QUESTION_MARK.fullmatch(text.rstrip()[-1]):
-                    questions.add(compared)
-    return Runs({length: np.unique(np.concatenate(found)) for length, found in hashes.items() if found}, questions)
+        found += files
+    return found
 
 
 def held_out_hashes(text: str) -> np.ndarray:

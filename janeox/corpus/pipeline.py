@@ -17,15 +17,21 @@ from typing import Any
 
 from janeox.atomic import new_file, new_folder
 from janeox.config import CorpusConfig
+from janeox.corpus.contamination import evaluation_files
 from janeox.corpus.document import Document
 from janeox.corpus.drops import Drops
+from janeox.corpus.pieces import kinds
 from janeox.corpus.read import BadRows, known, read_documents
-from janeox.corpus.stages import STAGES, Work
+from janeox.corpus.repeats import group_sizes
+from janeox.corpus.stages import STAGES, Task, Work
 from janeox.corpus.tally import EXAMPLES, SPLITS, summed
 from janeox.errors import JaneoxError
 from janeox.progress import progress
 
 REPORT = "report.json"
+FIGURES = ("files", "in", "passed", *SPLITS, "scripts", "lengths")
+"""Of each source, in the report: raw documents; those that the rules kept; those that were no repetition, by split; and
+of these the characters by script, and the documents by length, the largest of a class."""
 BYTES_PER_WORKER = 1 << 23
 """Of raw files; with less to do, a process more does not pay."""
 
@@ -67,7 +73,9 @@ def prepare(config: CorpusConfig, out: Path) -> Work:
     if out.exists() and not (out / REPORT).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise JaneoxError(f"{out}: exists and is not a cleaned corpus; name another folder or remove it")
     named = [(name, path) for name, paths in files.items() for path in paths]
-    states = [(name, str(path), path.stat().st_size, path.stat().st_mtime_ns) for name, path in named]
+    lists = [path for path in (Path(file).expanduser() for file in config.word_lists.values()) if path.is_file()]
+    others = [("", path) for path in (*evaluation_files(config.decontaminate), *lists)]
+    states = [(name, str(path), path.stat().st_size, path.stat().st_mtime_ns) for name, path in named + others]
     settings = {name: value for name, value in asdict(config).items() if name != "workers"}
     mark = hashlib.sha256(repr((states, settings)).encode("utf-8", "surrogateescape")).hexdigest()
     folder = out.with_name(f".{out.name}.work")
@@ -97,19 +105,23 @@ def assemble(work: Work, out: Path) -> dict[str, Any]:
     with new_folder(out) as folder:
         for split in SPLITS:
             (folder / split).mkdir()
-        for task, (name, path) in enumerate(work.files):
+        for name, path in work.files:
             reports[name].append({"files": [path.name]})
-            for done in (work.cleaned(task), work.written(task)):
+        for stage in ("clean", "write"):
+            for task in work.tasks(stage):
+                name, done = work.files[task.file][0], work.result(stage, task)
                 reports[name].append(json.loads((done / "report.json").read_text(encoding="utf-8")))
                 drops.merge(done / "drops.json")
-            for split in SPLITS:
-                for shard in sorted(work.written(task).glob(f"{split}-*")):
-                    os.link(shard, folder / split / f"{name}-{numbers[name, split]:05d}.jsonl.gz")
-                    numbers[name, split] += 1
+                for split in SPLITS if stage == "write" else ():
+                    shard = done / f"{split}.jsonl.gz"
+                    if shard.exists():
+                        os.link(shard, folder / split / f"{name}-{numbers[name, split]:05d}.jsonl.gz")
+                        numbers[name, split] += 1
         report: dict[str, Any] = {
             name: getattr(work.config, name) for name in ("preset", "min_chars", "valid_fraction")
         }
         report["sources"] = sources = {name: _source_report(parts) for name, parts in reports.items()}
+        report["groups"] = _group_sizes(work)
         for name, source in sources.items():
             if not source["in"]["documents"]:
                 raise _empty(work, f"source {name} holds no document; {_why_empty({name: source})}")
@@ -128,26 +140,36 @@ def _empty(work: Work, why: str) -> JaneoxError:
 
 
 def _source_report(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    report = summed(parts)
+    none = {"documents": 0, "chars": 0, "bytes": 0}
+    report = summed([{"scripts": {}, "lengths": {}}, *({split: none} for split in SPLITS), *parts])
     for drop in report["dropped"].values():
         del drop["examples"][EXAMPLES:]
     del report["bad_rows"]["first"][20:]
     report["dropped"] = dict(sorted(report["dropped"].items()))
-    return {key: report[key] for key in ("files", "in", *SPLITS, "dropped", "bad_rows")}
+    return {key: report[key] for key in (*FIGURES, "dropped", "bad_rows")}
+
+
+def _group_sizes(work: Work) -> dict[str, dict[str, int]]:
+    """By kind of hash: the largest size of a class of groups → how many groups of equal hashes are in it."""
+    found: dict[str, dict[str, int]] = {kind: {} for kind in kinds(work.config)}
+    for task in work.tasks("repeats"):
+        found[task.kind] = summed([found[task.kind], group_sizes(work.result("repeats", task))])
+    return found
 
 
 def _worth(work: Work) -> int:
     """The workers that have enough to do."""
     size = sum(path.stat().st_size for _, path in work.files)
-    return max(1, min(os.cpu_count() or 1, len(work.files), size // BYTES_PER_WORKER))
+    return max(1, min(os.cpu_count() or 1, len(work.tasks("clean")), size // BYTES_PER_WORKER))
 
 
+_work: Work  # in a worker; it keeps what its tasks have in common
 _counted: Any = None  # in a worker: bytes of raw files that all of them have read, shared
 
 
-def _start_worker(counter: Any) -> None:
-    global _counted
-    _counted = counter
+def _start_worker(work: Work, counter: Any) -> None:
+    global _work, _counted
+    _work, _counted = work, counter
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -159,19 +181,19 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _do(work: Work, stage: str, task: Any) -> None:
+def _do(stage: str, task: Task) -> None:
     def advance(num_bytes: int) -> None:
         with _counted.get_lock():
             _counted.value += num_bytes
 
-    work.do(stage, task, advance)
+    _work.do(stage, task, advance)
 
 
 def _run_stage(work: Work, stage: str, workers: int) -> None:
     """All tasks of a stage that are not done yet, in this process or in several."""
     tasks = [task for task in work.tasks(stage) if not work.result(stage, task).exists()]
     in_bytes = stage == "clean"
-    total = sum(work.files[task][1].stat().st_size for task in tasks) if in_bytes else len(tasks)
+    total = sum(work.files[task.file][1].stat().st_size for task in tasks) if in_bytes else len(tasks)
     with progress(f"corpus: {stage}", total, "bytes" if in_bytes else "tasks") as bar:
         if workers == 1 or len(tasks) < 2:
             for task in tasks:
@@ -180,8 +202,8 @@ def _run_stage(work: Work, stage: str, workers: int) -> None:
             return
         context = multiprocessing.get_context("spawn")
         counter = context.Value("q", 0)
-        with ProcessPoolExecutor(workers, context, _start_worker, (counter,)) as pool:
-            waiting = {pool.submit(_do, work, stage, task) for task in tasks}
+        with ProcessPoolExecutor(workers, context, _start_worker, (work, counter)) as pool:
+            waiting = {pool.submit(_do, stage, task) for task in tasks}
             try:
                 while waiting:
                     done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)

@@ -1,73 +1,72 @@
-"""Which entries of a corpus came before, told from files of 64-bit hashes in memory that does not grow with them.
+"""Which documents and lines of a corpus came before, told from the hashes of its pieces, part by part of their range.
 
 A document is dropped where it shares its text's hash, or any band of its MinHash, with an earlier one in the order of
 the recipe. So the result hangs on that order alone, not on who did which part when, and no graph of clusters is needed.
 """
 
-import hashlib
+from bisect import bisect_left
 from pathlib import Path
 
 import numpy as np
 
-from janeox.config import CorpusConfig
+from janeox.corpus.pieces import ENTRY, read_array
 
-PART = 1 << 22
-"""Hashes that are sorted at once: about 100 MB."""
-
-
-def kinds(config: CorpusConfig) -> list[tuple[str, int]]:
-    """(kind of hash, its columns) by which a recipe tells repetition."""
-    asked = [("text", 1, True), ("near", config.minhash_bands, config.near_duplicates)]
-    asked.append(("line", 1, bool(config.repeated_lines)))
-    return [(kind, columns) for kind, columns, wanted in asked if wanted]
+PART = 1 << 20
+"""Hashes that are sorted at once: about 60 MB."""
+SIZES = 40
+"""How many sizes of groups are told apart: 2, 3 to 4, 5 to 8, and so on."""
 
 
 def num_parts(files: list[Path]) -> int:
     """Into how many parts the range of these hashes is cut, so that each fits in memory."""
-    return max(1, -(-sum(file.stat().st_size for file in files) // 8 // PART))
+    return max(1, -(-sum(file.stat().st_size for file in files) // ENTRY.itemsize // PART))
 
 
-def read_array(file: Path) -> np.ndarray:
-    """The uint64 values of a file, mapped into memory."""
-    return np.memmap(file, np.uint64, "r") if file.stat().st_size else np.empty(0, np.uint64)
-
-
-def repeats_in(files: list[Path], part: int) -> np.ndarray:
-    """Places of the entries whose hash, in one part of the range, an earlier entry has too.
+def find_repeats(files: list[Path], part: int, parts: int, out: Path) -> None:
+    """Writes which places hold a hash, of one part of the range, that an earlier piece has too.
 
     Args:
-        files: of uint64; places count through all of them.
-
-    Returns:
-        sorted uint64. Hash 0 stands for none and repeats nothing.
+        files: each piece's `ENTRY` rows, in the order of the recipe.
+        out: gets `SIZES` numbers of groups of equal hashes by size, the start of each piece's places and the end of the
+            last, all uint64; then the places in their piece, uint32, sorted within the piece.
     """
-    parts = num_parts(files)
-    hashes, places, start = [], [], 0
+    low, high = (part * 2**64 // parts, (part + 1) * 2**64 // parts)
+    stretches = []
     for file in files:
-        found = read_array(file)
-        inside = np.flatnonzero((found >> np.uint64(32)) * np.uint64(parts) >> np.uint64(32) == part)
-        hashes.append(found[inside])
-        places.append(inside + start)
-        start += len(found)
-    keys, where = np.concatenate(hashes), np.concatenate(places)
-    order = np.argsort(keys, kind="stable")
-    keys, where = keys[order], where[order]
-    again = np.flatnonzero((keys[1:] == keys[:-1]) & (keys[1:] != 0)) + 1
-    return np.sort(where[again]).astype(np.uint64)
+        entries = read_array(file, ENTRY)
+        first, end = (bisect_left(entries["hash"], bound, key=int) for bound in (low, high))
+        stretches.append(np.array(entries[first:end]))
+    pieces = np.repeat(np.arange(len(files), dtype=np.uint32), [len(stretch) for stretch in stretches])
+    entries = np.concatenate(stretches)
+    order = np.argsort(entries["hash"], kind="stable")  # equal hashes: the earliest piece first
+    entries, pieces = entries[order], pieces[order]
+    new = np.ones(len(entries), bool)
+    new[1:] = entries["hash"][1:] != entries["hash"][:-1]
+    found = np.unique(pieces[~new].astype(np.uint64) << np.uint64(32) | entries["place"][~new])
+    starts = np.searchsorted(found, np.arange(len(files) + 1, dtype=np.uint64) << np.uint64(32))
+    with out.open("wb") as stream:
+        _group_sizes(entries["count"], new).tofile(stream)
+        starts.astype(np.uint64).tofile(stream)
+        found.astype(np.uint32).tofile(stream)
 
 
-def is_repeat(files: list[Path], start: int, count: int) -> np.ndarray:
-    """Whether each of `count` entries from place `start` on is in any of the files that `repeats_in` made."""
-    flags = np.zeros(count, bool)
-    for file in files:
-        places = read_array(file)
-        first, last = np.searchsorted(places, (start, start + count))
-        flags[places[first:last].astype(np.int64) - start] = True
-    return flags
+def _group_sizes(counts: np.ndarray, new: np.ndarray) -> np.ndarray:
+    if not len(counts):
+        return np.zeros(SIZES, np.uint64)
+    sizes = np.add.reduceat(counts.astype(np.uint64), np.flatnonzero(new))
+    return np.bincount(np.ceil(np.log2(sizes[sizes > 1])).astype(np.int64), minlength=SIZES).astype(np.uint64)
 
 
-def line_hashes(text: str, min_chars: int) -> np.ndarray:
-    """uint64, one for each line of at least `min_chars` characters."""
-    lines = [line.encode("utf-8", "surrogatepass") for line in text.split("\n") if len(line) >= min_chars]
-    digests = b"".join(hashlib.blake2b(line, digest_size=8).digest() for line in lines)
-    return np.frombuffer(digests, ">u8").astype(np.uint64)
+def repeats_of(file: Path, piece: int, num_pieces: int) -> np.ndarray:
+    """The places of one piece in a file that `find_repeats` wrote."""
+    with file.open("rb") as stream:
+        stream.seek(8 * (SIZES + piece))
+        first, end = np.fromfile(stream, np.uint64, 2).tolist()
+        stream.seek(8 * (SIZES + num_pieces + 1) + 4 * first)
+        return np.fromfile(stream, np.uint32, end - first)
+
+
+def group_sizes(file: Path) -> dict[str, int]:
+    """Groups of equal hashes by size, as `find_repeats` counted them: the largest size of a class → groups."""
+    counts = np.fromfile(file, np.uint64, SIZES).tolist()
+    return {str(2**place): count for place, count in enumerate(counts) if count}
