@@ -15,6 +15,7 @@ from rich.table import Table
 
 from janeox.atomic import new_file, new_folder
 from janeox.corpus import report
+from janeox.corpus.page import PAGE
 from janeox.corpus.pipeline import clean_corpus, cleaned, read_report, source_files
 from janeox.data.shards import Shards
 from janeox.data.tokenize import summary, tokenize_corpus
@@ -38,6 +39,9 @@ def run(settings: Run) -> None:
     """
     out, console = settings.out, Console()
     steps, marks = prepare(settings)
+    if settings.until == "shards":
+        print(f"report: {out / 'corpus' / PAGE}\nshards: {out / 'shards'}")
+        return
     shards = Shards(out / "shards")
     if steps.start("model", marks):
         run_pretrain(

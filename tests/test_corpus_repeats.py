@@ -15,6 +15,7 @@ from janeox.corpus.contamination import Runs, evaluation_runs
 from janeox.corpus.near import BASE, band_keys, letters, mixed, window_hashes
 from janeox.corpus.pipeline import clean_corpus, cleaned
 from janeox.errors import JaneoxError
+from runs import ROOT
 
 LETTERS = "あいうえおかきくけこさしすせそたちつてとなにぬねのはひふへほまみむめもやゆよらりるれろわをん"
 
@@ -154,12 +155,39 @@ def test_planted_questions_are_all_removed(tmp_path, works):
     assert report["sources"]["a"]["dropped"]["contaminated"]["documents"] == len(planted)
 
 
-def test_short_questions_are_looked_for_with_their_mark(tmp_path):
-    texts = ["冬は？", "何を食べる?", "料理は", "ゲーム機"]
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"q": text}) + "\n" for text in texts))
+def test_every_short_question_of_jglue_is_found_as_a_line_and_as_a_sentence(works):
+    path = ROOT / "tests/data/jglue/short-questions.jsonl"
+    runs = evaluation_runs((str(path),))
+    texts = [work[:400] for work in works if len(work) > 700]
+    assert not any(runs.touch(text) for text in texts)
+    for number, row in enumerate(path.read_text(encoding="utf-8").splitlines()):
+        question, text = json.loads(row)["question"], texts[number % len(texts)]
+        assert runs.touch(f"{text}\n{question}\n{text}"), question
+        assert runs.touch(f"{text}。{question.rstrip('。')}。{text}"), question
+
+
+def test_short_questions_are_whole_sentences_or_end_in_a_mark(tmp_path):
+    rows = [{"q": text} for text in ("冬は？", "何を食べるのか?", "料理は", "ゲーム機")] + [{"question": "首都は"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     runs = evaluation_runs((str(tmp_path / "a.jsonl"),))
-    assert runs.touch("さて、冬は？") and runs.touch("「何を、\n食べる？」と") and runs.touch("冬は?")
-    assert not runs.touch("冬は寒い。春は？") and not runs.touch("料理は？ゲーム機？") and not runs.touch("食べる？冬")
+    found = [
+        "さて。冬は？",
+        "冬は?",
+        "問い：冬は？",
+        "「猫は何を、食べるのか？」と",
+        "その通り。首都は\n東京",
+        "「首都は」と",
+    ]
+    assert all(map(runs.touch, found))
+    passed = [
+        "暖冬は？",
+        "冬は寒い。春は？",
+        "料理は？\nゲーム機？",
+        "何を食べるのか、と",
+        "日本の首都は\n",
+        "首都は東京。",
+    ]
+    assert not any(map(runs.touch, passed))
 
 
 def test_training_documents_clear_of_validation(tmp_path, works):

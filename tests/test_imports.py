@@ -18,7 +18,7 @@ ORDER = [
     "recipe",
     *package("corpus", "document unpack download parquet read clean words characters measures figures word_lists"),
     *package("corpus", "personal presets cleaner explain near contamination tally drops pieces repeats"),
-    *package("corpus", "stages pipeline cluster report"),
+    *package("corpus", "page stages pipeline cluster report"),
     *package("tokenizer", "model_file charsmap encoder export tokenizer"), "dialogue",
     *package("tokenizer", "doctor gguf report train"),
     *package("data", "shards tokenize megatron batches"),

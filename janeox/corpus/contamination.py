@@ -10,18 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from janeox.corpus.near import letters, window_hashes
+from janeox.corpus.near import folded, letters, only_letters, window_hashes
 from janeox.errors import JaneoxError
 
 LENGTHS = (30, 25, 20, 16, 13)
 """Letters of the runs that are compared: the longest that fits a text of the evaluation set. 30 letters in a row hardly
-ever agree by chance. A text under 13 letters is looked for only if it is a question, and then with its question mark:
-of JCommonsenseQA's questions, nearly half are that short."""
+ever agree by chance. Of shorter texts only questions are looked for (nearly half of JCommonsenseQA's are that short),
+as a whole sentence or line, or, with a question mark and `ANYWHERE` letters, behind any other words too."""
+ANYWHERE = 5
 HELD_OUT = 200
 """Letters of the runs of validation documents that are looked for."""
 HELD_OUT_STEP = 50
 """Letters between two such runs: whatever shares 249 letters with a validation document is found."""
 _QUESTION_MARK = re.compile("[?？]")
+_SENTENCE_EDGE = re.compile(r"[\n。!?「」『』():\[\]【】]")  # in folded text
+QUESTION_KEYS = ("question", "Question", "query")
+"""Keys of a JSON object whose text is a question even without a question mark."""
 
 
 class Runs:
@@ -41,9 +45,10 @@ class Runs:
 
     def touch(self, text: str) -> bool:
         """Whether the text holds one of the runs or of the short questions."""
-        if self._questions and any(self._ends_question(text, mark.start()) for mark in _QUESTION_MARK.finditer(text)):
+        text = folded(text)
+        if self._questions and self._asks(text):
             return True
-        compared = letters(text)
+        compared = only_letters(text)
         for length, known in self._hashes.items():
             runs = window_hashes(compared, length)
             runs = runs[self._maybe[runs >> np.uint64(42)]]
@@ -52,9 +57,21 @@ class Runs:
                 return True
         return False
 
-    def _ends_question(self, text: str, end: int) -> bool:
-        before = letters(text[max(0, end - 3 * LENGTHS[-1]) : end])  # spaces and marks within are passed over
-        return any(before[-count:] in self._questions for count in range(1, min(LENGTHS[-1], len(before) + 1)))
+    def _asks(self, text: str) -> bool:
+        longest = 3 * LENGTHS[-1]  # spaces and marks within are passed over
+        joined: list[str] = []  # the letters from each edge on, while they are few: a question may have edges within
+        for part in _SENTENCE_EDGE.split(text):
+            if len(part) > longest:
+                joined = []
+            elif added := only_letters(part):
+                joined = [whole + added for whole in (*joined, "") if len(whole) < LENGTHS[-1]]
+                if not self._questions.isdisjoint(joined):
+                    return True
+        for mark in _QUESTION_MARK.finditer(text):
+            before = only_letters(text[max(0, mark.start() - longest) : mark.start()])
+            if any(before[-count:] in self._questions for count in range(ANYWHERE, min(LENGTHS[-1], len(before) + 1))):
+                return True
+        return False
 
 
 def evaluation_runs(patterns: tuple[str, ...]) -> Runs:
@@ -67,12 +84,12 @@ def evaluation_runs(patterns: tuple[str, ...]) -> Runs:
     hashes: dict[int, list[np.ndarray]] = {length: [] for length in LENGTHS}
     questions = set()
     for file in evaluation_files(patterns):
-        for text in _strings(file):
+        for text, is_question in _strings(file):
             compared = letters(text)
             length = next((length for length in LENGTHS if length <= len(compared)), None)
             if length:
                 hashes[length].append(window_hashes(compared, length))
-            elif compared and _QUESTION_MARK.fullmatch(text.rstrip()[-1]):
+            elif compared and (is_question or _QUESTION_MARK.fullmatch(text.rstrip()[-1])):
                 questions.add(compared)
     return Runs({length: np.unique(np.concatenate(found)) for length, found in hashes.items() if found}, questions)
 
@@ -97,7 +114,8 @@ def held_out_hashes(text: str) -> np.ndarray:
     return window_hashes(letters(text), HELD_OUT)[::HELD_OUT_STEP]
 
 
-def _strings(file: Path) -> Iterator[str]:
+def _strings(file: Path) -> Iterator[tuple[str, bool]]:
+    """The texts of an evaluation file, and whether their key calls them questions."""
     try:
         raw = file.read_bytes()
         content = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8")
@@ -105,7 +123,7 @@ def _strings(file: Path) -> Iterator[str]:
         raise JaneoxError(f"{file}: cannot be read as an evaluation file ({error})") from error
     rows = [line for line in content.split("\n") if line.strip()]
     if not rows or rows[0].lstrip()[0] not in "{[":
-        yield from rows
+        yield from ((row, False) for row in rows)
         return
     try:
         yield from _within(json.loads(content))  # one JSON value
@@ -117,9 +135,12 @@ def _strings(file: Path) -> Iterator[str]:
                 raise JaneoxError(f"{file}: row {number} is not JSON ({error})") from error
 
 
-def _within(value: Any) -> Iterator[str]:
+def _within(value: Any, key: str = "") -> Iterator[tuple[str, bool]]:
     if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _within(part)
+        yield value, key in QUESTION_KEYS
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            yield from _within(part, name)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _within(part, key)

@@ -1,14 +1,12 @@
 """What readers yield and cleaning passes on."""
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Kind = Literal["text", "json", "wiki"]
 """What a document was read from: paragraphs between blank lines, a JSON row with `text`, or a CirrusSearch row."""
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(NamedTuple):
     """One text. Paragraphs are lines; there is no line break at its end."""
 
     text: str
@@ -21,4 +19,4 @@ class Document:
     kind: Kind = "text"
 
     def with_text(self, text: str) -> "Document":
-        return replace(self, text=text)
+        return self._replace(text=text)

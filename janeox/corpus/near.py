@@ -19,7 +19,16 @@ _NO_LETTER = re.compile(r"[\W_]+")
 
 def letters(text: str) -> str:
     """What is compared of a text: NFKC, lower case, letters and digits only."""
-    return _NO_LETTER.sub("", unicodedata.normalize("NFKC", text).lower())
+    return only_letters(folded(text))
+
+
+def folded(text: str) -> str:
+    """NFKC, lower case."""
+    return unicodedata.normalize("NFKC", text).lower()
+
+
+def only_letters(text: str) -> str:
+    return _NO_LETTER.sub("", text)
 
 
 def window_hashes(text: str, length: int) -> np.ndarray:

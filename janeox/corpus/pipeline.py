@@ -20,6 +20,7 @@ from janeox.config import CorpusConfig
 from janeox.corpus.contamination import evaluation_files
 from janeox.corpus.document import Document
 from janeox.corpus.drops import Drops
+from janeox.corpus.page import write_page
 from janeox.corpus.pieces import kinds
 from janeox.corpus.read import BadRows, known, read_documents
 from janeox.corpus.repeats import group_sizes
@@ -38,6 +39,8 @@ BYTES_PER_WORKER = 1 << 23
 
 def clean_corpus(config: CorpusConfig, out: Path) -> dict[str, Any]:
     """Cleans every source into `out/{train,valid}/SOURCE-NNNNN.jsonl.gz`; returns what `out/report.json` says.
+
+    `out/report.html` shows the same as a page.
 
     Of documents with one text, or nearly one, the first in the order of the recipe stays. Whether a document is held
     out depends on its text alone, so adding data moves none between the splits. A sample of what each rule dropped is
@@ -120,6 +123,8 @@ def assemble(work: Work, out: Path) -> dict[str, Any]:
         report: dict[str, Any] = {
             name: getattr(work.config, name) for name in ("preset", "min_chars", "valid_fraction")
         }
+        recipe = {name: value for name, value in asdict(work.config).items() if name != "workers"}
+        report["recipe"] = recipe | {"decontaminate": list(work.config.decontaminate)}
         report["sources"] = sources = {name: _source_report(parts) for name, parts in reports.items()}
         report["groups"] = _group_sizes(work)
         for name, source in sources.items():
@@ -128,6 +133,7 @@ def assemble(work: Work, out: Path) -> dict[str, Any]:
         if not any(source["train"]["documents"] for source in sources.values()):
             raise _empty(work, f"no document is left to train on; {_why_empty(sources)}")
         drops.write(folder)
+        write_page(folder, report, {})
         (folder / REPORT).write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     _remove(work.folder)
     return report
@@ -249,6 +255,7 @@ def _why_empty(sources: dict[str, Any]) -> str:
         reasons = [f"{drop['documents']} {reason}" for reason, drop in source["dropped"].items()]
         if source["bad_rows"]["count"]:
             reasons.append(f"{source['bad_rows']['count']} malformed rows, the first {source['bad_rows']['first'][0]}")
+        reasons += source["bad_rows"]["damaged"][:1]
         if source["valid"]["documents"]:
             reasons.append(f"{source['valid']['documents']} held out for validation")
         parts.append(f"{name}: {source['in']['documents']} read" + "".join(f", {reason}" for reason in reasons))

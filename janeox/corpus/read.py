@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from janeox.corpus import parquet
 from janeox.corpus.document import Document, Kind
 from janeox.corpus.unpack import BUFFER, DAMAGE, ENDINGS, unpack
@@ -35,6 +37,8 @@ class BadRows:
 
     count: int = 0
     first: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    """Files that could not be read to their end, and up to where."""
     stop: bool = False
     """The first one ends the reading."""
 
@@ -47,8 +51,18 @@ class BadRows:
             self.first.append(f"{where}: {reason}")
 
 
+class DamagedArchive(JaneoxError):
+    """A file that could be read in part: `where` is its name and the last line of that part."""
+
+    def __init__(self, path: Path, line: int, error: Exception):
+        self.where = f"{path.name}:{line}"
+        super().__init__(
+            f"{path}: the archive is truncated or damaged; it was read up to line {line} ({error}). Fetch it again"
+        )
+
+
 Rows = Iterator[tuple[int, bytes | None]]
-"""Line number from 1, and the line without its line break; None for one longer than `MAX_BYTES`."""
+"""Line number from 1, and the line with its line break; None for one longer than `MAX_BYTES`."""
 
 
 def known(path: Path) -> bool:
@@ -57,6 +71,22 @@ def known(path: Path) -> bool:
     for ending in ENDINGS:
         name = name.removesuffix(ending)
     return not name.startswith((".", "_")) and name.endswith(TEXT + ROWS + PARQUET)
+
+
+def readable_documents(
+    path: Path, source: str, bad_rows: BadRows, advance: Callable[[int], None] = lambda num_bytes: None
+) -> Iterator[Document]:
+    """As `read_documents`, but of a damaged archive what can be read; `bad_rows` tells of it.
+
+    Raises:
+        JaneoxError: as `read_documents`; for a damaged archive only if `bad_rows.stop`.
+    """
+    try:
+        yield from read_documents(path, source, bad_rows, advance)
+    except DamagedArchive as error:
+        if bad_rows.stop:
+            raise
+        bad_rows.damaged.append(f"{error.where}: {error}")
 
 
 def read_documents(
@@ -96,17 +126,11 @@ def read_documents(
     except FileNotFoundError as error:
         raise JaneoxError(f"{path}: no such file") from error
     except DAMAGE as error:
-        raise _damaged(path, line, error) from error
+        raise DamagedArchive(path, line, error) from error
     except OSError as error:
         if error.errno is None:  # bz2 reports damage as an OSError of its own
-            raise _damaged(path, line, error) from error
+            raise DamagedArchive(path, line, error) from error
         raise JaneoxError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _damaged(path: Path, line: int, error: Exception) -> JaneoxError:
-    return JaneoxError(
-        f"{path}: the archive is truncated or damaged; it was read up to line {line} ({error}). Fetch it again"
-    )
 
 
 def _kind(path: Path, stream: io.BufferedReader) -> Kind:
@@ -141,7 +165,7 @@ def _rows(stream: io.BufferedReader) -> Rows:
                 pass
             yield number, None
         else:
-            yield number, row.removesuffix(b"\n").removesuffix(b"\r")
+            yield number, row
 
 
 def _paragraphs(rows: Rows, path: Path, source: str, bad_rows: BadRows) -> Iterator[Document]:
@@ -161,19 +185,19 @@ def _paragraphs(rows: Rows, path: Path, source: str, bad_rows: BadRows) -> Itera
             yield Document(text, source, where, where, "text")
 
     for number, row in rows:
-        if row is not None and not row.strip():
+        if row is not None and row.isspace():
             if lines and whole:
                 yield from document()
             lines, size, whole = [], 0, True
             continue
         if not lines and whole:
             first = number
-        size += MAX_BYTES + 1 if row is None else len(row) + 1
+        size += MAX_BYTES + 1 if row is None else len(row)
         if size > MAX_BYTES and whole:
             whole, lines = False, []
             bad_rows.add(f"{path.name}:{first}", f"document of more than {MAX_BYTES} bytes; empty lines end documents")
         elif whole and row is not None:
-            lines.append(row)
+            lines.append(row.removesuffix(b"\n").removesuffix(b"\r"))
     if lines and whole:
         yield from document()
 
@@ -184,10 +208,10 @@ def _json_rows(rows: Rows, path: Path, source: str, bad_rows: BadRows) -> Iterat
     Redirects, pages outside the articles' namespace and empty articles are part of such a dump, so not malformed.
     """
     page: str | None = None  # id in the row before, waiting for its document
-    action = 0
+    action, file = 0, path.name
     for number, row in rows:
-        where = f"{path.name}:{number}"
-        if row is not None and not row.strip():
+        where = f"{file}:{number}"
+        if row is not None and row.isspace():
             continue
         value, reason = _parse(row)
         if value is None:
@@ -197,7 +221,7 @@ def _json_rows(rows: Rows, path: Path, source: str, bad_rows: BadRows) -> Iterat
         index = value.get("index")
         if isinstance(index, dict) and "text" not in value:
             if page is not None:
-                bad_rows.add(f"{path.name}:{action}", f"no document follows the row of page {page}")
+                bad_rows.add(f"{file}:{action}", f"no document follows the row of page {page}")
             page, action = str(index.get("_id", where)), number
             continue
         kind: Kind = "json" if page is None else "wiki"
@@ -210,12 +234,10 @@ def _json_rows(rows: Rows, path: Path, source: str, bad_rows: BadRows) -> Iterat
             bad_rows.add(where, "no `text`, or one that is not a string")
         elif not text and kind == "wiki":
             continue
-        elif row is not None and b"\\u" in row and _lone_surrogate(text):  # only an escape can spell one
-            bad_rows.add(where, "`text` holds half a surrogate pair, which is no character")
         else:
             yield Document(text, source, _identity(name, where), where, kind)
     if page is not None:
-        bad_rows.add(f"{path.name}:{action}", f"no document follows the row of page {page}")
+        bad_rows.add(f"{file}:{action}", f"no document follows the row of page {page}")
 
 
 def _parquet(path: Path, source: str, bad_rows: BadRows, advance: Callable[[int], None]) -> Iterator[Document]:
@@ -237,17 +259,24 @@ def _parse(row: bytes | None) -> tuple[dict[str, Any] | None, str]:
     if row is None:
         return None, f"row of more than {MAX_BYTES} bytes"
     try:
-        value = json.loads(row.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return None, f"not UTF-8 ({error.reason})"
-    except (ValueError, RecursionError) as error:
-        return None, f"not JSON ({error})"
+        value = orjson.loads(row)
+    except orjson.JSONDecodeError:  # it is strict; the standard library reads NaN and the like, and says what is wrong
+        try:
+            value = json.loads(row.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            return None, f"not UTF-8 ({error.reason})"
+        except (ValueError, RecursionError) as error:
+            return None, f"not JSON ({error})"
+        if isinstance(value, dict) and isinstance(text := value.get("text"), str) and _lone_surrogate(text):
+            return None, "`text` holds half a surrogate pair, which is no character"
     return (value, "") if isinstance(value, dict) else (None, "not a JSON object")
 
 
 def _identity(name: Any, where: str) -> str:
-    usable = isinstance(name, (str, int)) and name != "" and not _lone_surrogate(str(name))
-    return str(name) if usable else where
+    if isinstance(name, int):
+        return str(name)
+    usable = isinstance(name, str) and name and (name.isascii() or not _lone_surrogate(name))
+    return name if usable else where
 
 
 def _lone_surrogate(text: str) -> bool:

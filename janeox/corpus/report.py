@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from janeox.corpus import explain
+from janeox.corpus.page import PAGE
 from janeox.corpus.pipeline import clean_corpus
 from janeox.settings.corpus import Clean
 
@@ -61,11 +62,13 @@ def run_clean(settings: Clean) -> None:
 
 
 def show_hints(report: dict[str, Any], out: Path) -> None:
-    """Points out what deserves a look: malformed rows, an empty validation split; then the next command."""
+    """Points out what deserves a look (damaged files, malformed rows, no validation split), then the next command."""
     for source in report["sources"].values():
+        for file in source["bad_rows"]["damaged"]:
+            print(f"damaged: {file}")
         for row in source["bad_rows"]["first"][:3]:
             print(f"malformed: {row}")
     if report["valid_fraction"] and not any(source["valid"]["documents"] for source in report["sources"].values()):
         print("no document was held out for validation; raise corpus.valid_fraction")
-    print(f"corpus: {out}  (what was dropped and why: {out / 'report.json'}, {out / 'dropped'})")
+    print(f"corpus: {out}  (what was dropped and why: {out / PAGE}, {out / 'report.json'}, {out / 'dropped'})")
     print("next:   janeox train-tokenizer RECIPE.toml")

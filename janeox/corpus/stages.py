@@ -34,12 +34,12 @@ from janeox.corpus.pieces import (
     piece_documents,
     read_array,
 )
-from janeox.corpus.read import BadRows, read_documents
+from janeox.corpus.read import BadRows, readable_documents
 from janeox.corpus.repeats import find_repeats, num_parts, repeats_of
 from janeox.corpus.tally import SPLITS, Tally, dropped_by_rule, text_hash
 
 STAGES = ("clean", "repeats", "held_out", "write")
-SHARE_BYTES = 1 << 30
+SHARE_BYTES = 1 << 29
 """Of a raw file. A larger one is cleaned by several tasks: each unpacks all of it, since no archive can be entered in
 its middle, and cleans every so many-th piece, which takes many times as long."""
 PIECES_PER_SHARD = 8
@@ -156,7 +156,7 @@ def _clean(work: Work, task: Task, advance: Any) -> None:
     number = size = 0
     with new_folder(work.result("clean", task)) as folder:
         piece = None
-        for document in read_documents(path, source, bad_rows, advance):
+        for document in readable_documents(path, source, bad_rows, advance):
             size += len(document.text)
             if number % shares == share:
                 piece = piece or PieceWriter(folder / f"{number:06d}", config)
@@ -181,7 +181,7 @@ def _clean(work: Work, task: Task, advance: Any) -> None:
         report = {"in": vars(came), "passed": vars(passed)}
         report["dropped"] = {name: vars(drop) for name, drop in dropped.items()}
         if share == 0:  # all shares meet the same ones
-            report["bad_rows"] = {"count": bad_rows.count, "first": bad_rows.first}
+            report["bad_rows"] = {name: getattr(bad_rows, name) for name in ("count", "first", "damaged")}
         _save(folder, report, drops)
 
 

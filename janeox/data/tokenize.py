@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from janeox.atomic import new_folder
+from janeox.corpus.page import PAGE, write_page
 from janeox.corpus.pipeline import SPLITS, cleaned, read_report
 from janeox.data.shards import ShardFile, Shards, ShardWriter, write_manifest
 from janeox.errors import JaneoxError
@@ -29,7 +30,8 @@ def tokenize_corpus(corpus: Path, tokenizer: Tokenizer, out: Path) -> Shards:
     eos = tokenizer.eos_token_id
     if eos is None:
         raise JaneoxError(f"{tokenizer.where}: has no </s>, with which every document must end")
-    total = sum(source[split]["documents"] for source in read_report(corpus)["sources"].values() for split in SPLITS)
+    report = read_report(corpus)
+    total = sum(source[split]["documents"] for source in report["sources"].values() for split in SPLITS)
     with new_folder(out) as folder, progress("tokenize", total, "documents") as bar:
         for split in SPLITS:
             for source, documents in itertools.groupby(cleaned(corpus, split), key=lambda document: document.source):
@@ -48,6 +50,12 @@ def tokenize_corpus(corpus: Path, tokenizer: Tokenizer, out: Path) -> Shards:
         if not any(row.split == "train" for row in files):
             raise JaneoxError(f"{corpus}: no training documents there")
         write_manifest(folder, tokenizer.vocab_size, eos, tokenizer.fingerprint, files)
+    if (corpus / PAGE).exists():  # now it can tell the tokens, too
+        tokens = {name: (0, 0) for name in report["sources"]}
+        for row in files:
+            number, chars = tokens[row.source]
+            tokens[row.source] = (number + row.num_tokens, chars + row.num_chars)
+        write_page(corpus, report, tokens)
     return Shards(out)
 
 

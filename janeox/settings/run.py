@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from janeox.config import CorpusConfig, DataConfig, GPTNeoXConfig, OptimConfig, TokenizerConfig, TrainConfig
 from janeox.errors import JaneoxError
@@ -13,6 +14,8 @@ class Run:
 
     out: Path = Path("runs/run")
     """Folder of the run."""
+    until: Literal["shards", "model"] = "model"
+    """shards: ends when corpus, tokenizer and token shards are made, so that another machine can train on them."""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: GPTNeoXConfig = field(default_factory=GPTNeoXConfig)
