@@ -1,10 +1,10 @@
 """Raw files → corpus, report, tokenizer and shards in one command, in several ways: the same bytes?
 
-    python -m benchmarks.corpus_bytes DATA [--kills 5] [--seed 0]
+    python -m benchmarks.corpus_bytes DATA OUT [--ways one two killed ray] [--kills 4] [--longest 120] [--seed 0]
 
 DATA holds `cc100/`, `mc4/` and `wiki/`, raw. `janeox run RECIPE --until shards` is done with one worker; with two; with
 two and kill -9 at random moments, until a call comes to its end; and with datatrove's Ray executor in place of the
-first step. Compared are the SHA-256 of all files of the results.
+first step. Compared are the SHA-256 of all files of all results in the folder OUT, also of ways done there before.
 """
 
 import argparse
@@ -14,10 +14,8 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import tomli_w
@@ -25,6 +23,7 @@ import tomli_w
 from benchmarks.machine import header
 
 ROOT = Path(__file__).parent.parent
+WAYS = ("one", "two", "killed", "ray")
 RAY = """
 import os, sys
 from pathlib import Path
@@ -65,7 +64,7 @@ def timed(name: str, *calls: list[str]) -> float:
 
 
 def killed(call: list[str], kills: int, seed: int, longest: float) -> None:
-    """Begins the command `kills` times and kills it at a moment drawn from the time that it takes undisturbed."""
+    """Begins the command `kills` times and kills it at a moment drawn from `longest` seconds."""
     draw = random.Random(seed)
     for number in range(kills):
         process = subprocess.Popen(call, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -79,44 +78,44 @@ def killed(call: list[str], kills: int, seed: int, longest: float) -> None:
             print(f"  call {number + 1} killed after {delay:.1f} s", flush=True)
 
 
-def digests(folder: Path) -> dict[str, str]:
-    return dict(sorted(_digests(folder)))
-
-
-def _digests(folder: Path) -> Iterator[tuple[str, str]]:
-    for part in ("corpus", "tokenizer", "shards"):
-        for path in (folder / part).rglob("*"):
-            if path.is_file():
-                yield str(path.relative_to(folder)), hashlib.sha256(path.read_bytes()).hexdigest()
+def digests(folder: Path) -> dict[str, tuple[str, int]]:
+    """SHA-256 and size of every file of a run, in the order of their names."""
+    paths = sorted(path for part in ("corpus", "tokenizer", "shards") for path in (folder / part).rglob("*"))
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in paths if path.is_file()}
+    return {name: (hashlib.sha256(content).hexdigest(), len(content)) for name, content in files.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--kills", type=int, default=4)
+    parser.add_argument("--longest", type=float, default=120, help="seconds: about what two workers take")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="folder for the results; else they are removed")
     options = parser.parse_args()
     print(header(), "\n")
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = options.keep or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        given = recipe(options.data.resolve(), folder / "recipe.toml")
-        timed("one worker", command(given, folder / "one", 1))
-        two = timed("two workers", command(given, folder / "two", 2))
-        killed(command(given, folder / "killed", 2), options.kills, options.seed, two)
-        timed("two workers, the last call", command(given, folder / "killed", 2))
-        ray = folder / "ray"
-        steps = [command(given, ray, 0, verb) for verb in ("train-tokenizer", "tokenize")]
-        timed("Ray, then the other verbs", [sys.executable, "-c", RAY, str(given), str(ray)], *steps)
-        found = {name: digests(folder / name) for name in ("one", "two", "killed", "ray")}
-    size = len(found["one"])
-    print(f"{size} files; SHA-256 over their SHA-256:")
+    folder = options.out.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    given = recipe(options.data.resolve(), folder / "recipe.toml")
+    for way in options.ways:
+        out = folder / way
+        if way == "ray":
+            steps = [command(given, out, 0, verb) for verb in ("train-tokenizer", "tokenize")]
+            timed("Ray, then the other verbs", [sys.executable, "-c", RAY, str(given), str(out)], *steps)
+            continue
+        call = command(given, out, 1 if way == "one" else 2)
+        if way == "killed":
+            killed(call, options.kills, options.seed, options.longest)
+        timed({"one": "one worker", "two": "two workers", "killed": "two workers, the last call"}[way], call)
+    found = {way: digests(folder / way) for way in WAYS if (folder / way / "shards").exists()}
+    first, *others = found.values()
+    print(f"{len(first)} files, {sum(size for _, size in first.values()) / 1e6:,.1f} MB; SHA-256 over their SHA-256:")
     for name, those in found.items():
-        whole = hashlib.sha256(repr(those).encode()).hexdigest()
-        differing = [path for path in those.keys() | found["one"].keys() if those.get(path) != found["one"].get(path)]
+        whole = hashlib.sha256(repr([digest for digest, _ in those.values()]).encode()).hexdigest()
+        differing = [path for path in those.keys() | first.keys() if those.get(path) != first.get(path)]
         print(f"  {name:8} {whole}  {'the same' if not differing else f'DIFFERS: {sorted(differing)[:5]}'}")
-    sys.exit(any(those != found["one"] for those in found.values()))
+    sys.exit(any(those != first for those in others))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """MinHash of documents beside datatrove's, and the memory of cleaning as the corpus grows.
 
     python -m benchmarks.minhash FILE … [--documents 200] [--rounds 5]     speed, the rival in turn
-    python -m benchmarks.minhash FILE … --memory                           peak memory at 1×, 4× and 16× the files
+    python -m benchmarks.minhash FILE … --memory [--scale 4]   peak memory at 1×, 4× and 16× that many times the files
+
+Memory is measured twice for each size: with every copy of the files' documents in a raw file of its own, and with all
+in one raw file. In each copy the kanji are others, so that there are ever more distinct documents, lines and hashes.
 
 Both hash the runs of 5 letters of the same documents into 14 bands of 8 rows. datatrove cuts a text into words; here it
 is given single letters for words, so that both compare the same sets and no segmenter is timed.
@@ -9,7 +12,6 @@ is given single letters for words, so that both compare the same sets and no seg
 
 import argparse
 import itertools
-import os
 import statistics
 import subprocess
 import sys
@@ -29,8 +31,8 @@ import resource, sys
 from pathlib import Path
 from janeox.config import CorpusConfig
 from janeox.corpus.pipeline import clean_corpus
-config = CorpusConfig({"copies": sys.argv[1]}, near_duplicates=True, decontaminate_valid=True, workers=1)
-report = clean_corpus(config, Path(sys.argv[2]))
+repetition = dict(near_duplicates=True, repeated_lines=10, decontaminate_valid=True)
+report = clean_corpus(CorpusConfig({"copies": sys.argv[1]}, workers=1, **repetition), Path(sys.argv[2]))
 came = report["sources"]["copies"]["in"]
 print(came["documents"], came["bytes"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -70,17 +72,30 @@ def speed(texts: list[str], rounds: int) -> None:
     print(f"  {statistics.median(ratios):.1f} times datatrove's (median of {rounds} rounds, one after the other)")
 
 
-def memory(files: list[Path]) -> None:
-    """Every copy is a file of its own, so that the number of tasks grows as it does with a larger corpus."""
-    print("copies  documents    MB of text  peak MB")
-    for copies in (1, 4, 16):
-        with tempfile.TemporaryDirectory() as folder:
-            for copy, file in itertools.product(range(copies), files):
-                os.symlink(file.resolve(), Path(folder) / f"{copy:02d}-{file.name}")
-            call = [sys.executable, "-c", CHILD, f"{folder}/*", f"{folder}/out"]
-            printed = subprocess.run(call, capture_output=True, text=True, check=True).stdout.split()
-        documents, size, peak = map(int, printed[-3:])
-        print(f"{copies:>6}  {documents:>9,}  {size / 1e6:>12,.1f}  {peak / 1e3:>7,.0f}")
+def memory(files: list[Path], scale: int) -> None:
+    """Both ways of growing at once, a process each."""
+    texts = [document.text for file in files for document in read_documents(file, "s", BadRows())]
+    print(f"{'raw files':>11}  documents  MB of text  peak MB")
+    for copies in (scale, 4 * scale, 16 * scale):
+        with tempfile.TemporaryDirectory() as temporary:
+            running = []
+            for number in (copies, 1):
+                folder = Path(temporary) / str(len(running))
+                folder.mkdir()
+                for copy in range(copies):
+                    with (folder / f"{copy % number:04d}.txt").open("a", encoding="utf-8") as file:
+                        file.writelines(changed(text, copy) + "\n\n" for text in texts)
+                call = [sys.executable, "-c", CHILD, f"{folder}/*.txt", f"{folder}/out"]
+                running.append((number, subprocess.Popen(call, stdout=subprocess.PIPE, text=True)))
+            for number, process in running:
+                documents, size, peak = map(int, process.communicate()[0].split()[-3:])
+                print(f"{number:>11}  {documents:>9,}  {size / 1e6:>10,.1f}  {peak / 1e3:>7,.0f}", flush=True)
+
+
+def changed(text: str, copy: int) -> str:
+    """Another text of the same length and scripts: every kanji is the one `copy` places further on. No empty lines."""
+    table = {code: code + copy for code in range(0x4E00, 0x9F00)}
+    return "\n".join(filter(None, text.split("\n"))).translate(table)
 
 
 def main() -> None:
@@ -89,10 +104,11 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--scale", type=int, default=4)
     options = parser.parse_args()
     print(header(), "\n")
     if options.memory:
-        memory(options.files)
+        memory(options.files, options.scale)
         return
     documents = itertools.chain.from_iterable(read_documents(file, file.name, BadRows()) for file in options.files)
     speed([document.text for document in itertools.islice(documents, options.documents)], options.rounds)

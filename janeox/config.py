@@ -48,13 +48,14 @@ class CorpusConfig:
     """Lines of at least so many characters are kept only where they come first in the whole corpus; 0 keeps all."""
     decontaminate: tuple[str, ...] = ()
     """Evaluation files, as paths or globs: documents that hold a text of theirs (30 letters in a row; all of a shorter
-    text, from 13 letters on) are dropped."""
+    text, from 13 letters on; a shorter question as a sentence) are dropped."""
     decontaminate_valid: bool = False
     """Training documents that share 249 letters in a row with a validation document are dropped."""
     workers: int = 0
     """Processes that clean; 0: one a core where there is enough to do. The result is the same with any number."""
     stop_on_bad_rows: bool = False
-    """A row that cannot be read ends the run with its file and line; else it is counted and passed over."""
+    """A row that cannot be read, or an archive that breaks off, ends the run with its file and line; else it is
+    counted, and what can be read is read."""
 
     def __post_init__(self) -> None:
         """Raises JaneoxError where a value has no meaning."""

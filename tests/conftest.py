@@ -1,10 +1,12 @@
 """Fixtures shared by the tests; each pytest worker makes its own, which takes about two seconds."""
 
 import lzma
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from playwright.sync_api import sync_playwright
 
 from janeox.config import TokenizerConfig
 from janeox.tokenizer import Tokenizer
@@ -35,3 +37,13 @@ def tokenizer_folder(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("tokenizer")
     tokenizer.save(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert chromium, "the page is tested in Chromium: apt-get install -y chromium"
+    with sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()

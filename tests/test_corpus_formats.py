@@ -1,7 +1,11 @@
 """Parquet, ISA-L, and mC4 rows as datatrove's own reader has them."""
 
+import bz2
 import gzip
+import io
 import json
+import lzma
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +18,7 @@ from hypothesis import strategies as st
 
 from janeox.corpus import unpack
 from janeox.corpus.document import Document
-from janeox.corpus.read import BadRows, read_documents
+from janeox.corpus.read import BadRows, read_documents, readable_documents
 from janeox.errors import JaneoxError
 from runs import ROOT
 
@@ -65,6 +69,61 @@ def test_parquet_round_trip(tmp_path, wanted, large, compression):
     assert [(d.text, d.id) for d in found] == [(text, f"u{n}") for n, text in enumerate(wanted) if text is not None]
     assert bad_rows.first == [f"x.parquet:{n + 1}: `text` is null" for n, text in enumerate(wanted) if text is None]
     assert sum(steps) == (tmp_path / "x.parquet").stat().st_size
+
+
+def text_file(texts: list[str]) -> bytes:
+    return "\n\n".join(texts).encode()
+
+
+def rows_file(texts: list[str]) -> bytes:
+    return "\n".join(json.dumps({"text": text}) for text in texts).encode()
+
+
+def dump_file(texts: list[str]) -> bytes:
+    pairs = (
+        f'{{"index":{{"_id":{number}}}}}\n{json.dumps({"namespace": 0, "text": text})}'
+        for number, text in enumerate(texts)
+    )
+    return "\n".join(pairs).encode()
+
+
+def parquet_file(texts: list[str]) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"text": texts}), sink, row_group_size=50)
+    return sink.getvalue()
+
+
+BREAKABLE = {
+    "ja.txt.xz": lambda texts: lzma.compress(text_file(texts), preset=0),
+    "c4.json.gz": lambda texts: gzip.compress(rows_file(texts)),
+    "old.json.gz": lambda texts: gzip.compress(dump_file(texts)),
+    "new.json.bz2": lambda texts: bz2.compress(dump_file(texts)),
+    "x.jsonl.zst": lambda texts: zstandard.ZstdCompressor(write_checksum=True).compress(rows_file(texts)),
+    "x.parquet": parquet_file,
+}
+
+
+@pytest.mark.parametrize("name", BREAKABLE)
+@settings(relaxed, max_examples=40)
+@given(st.floats(0, 1), st.none() | st.binary(min_size=1, max_size=9))
+def test_what_can_be_read_of_a_broken_file(tmp_path, name, place, garbage):
+    """Cut off somewhere, or overwritten there: what was read is counted, the rest reported, and the run goes on."""
+    texts = [f"{number}番目の文書。" * (number % 7 + 1) for number in range(300)]
+    whole = BREAKABLE[name](texts)
+    cut = 9 + int(place * (len(whole) - 11))
+    broken = whole[:cut] + (b"" if garbage is None else garbage + whole[cut + len(garbage) :])
+    path = tmp_path / name
+    path.write_bytes(broken)
+    bad_rows = BadRows()
+    found = [document.text for document in readable_documents(path, "s", bad_rows)]
+    told = bad_rows.first + bad_rows.damaged
+    assert all(re.match(rf"{re.escape(name)}:\d+: ", row) for row in told)
+    if garbage is None:
+        assert found == texts[: len(found)] and len(bad_rows.damaged) == 1
+        with pytest.raises(JaneoxError, match=re.escape(name)):
+            list(readable_documents(path, "s", BadRows(stop=True)))
+    elif name != "x.parquet":  # which has no checksum
+        assert found == texts or told
 
 
 def test_parquet_files_that_cannot_be_read(tmp_path):

@@ -5,7 +5,10 @@ import gzip
 import hashlib
 import json
 import lzma
+import re
+import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,7 +73,7 @@ def test_embedded_corpus(tmp_path):
         dropped = sum(drop["documents"] for drop in part["dropped"].values())
         assert part["train"]["documents"] + part["valid"]["documents"] + dropped == len(texts)
         assert part["train"]["chars"] > 0.95 * part["in"]["chars"]
-        assert part["bad_rows"] == {"count": 0, "first": []}
+        assert part["bad_rows"] == {"count": 0, "first": [], "damaged": []}
     assert set(report["sources"]["mc4"]["dropped"]) == {"little_hiragana", "little_japanese", "repeated_lines"}
     assert report == json.loads((out / "report.json").read_text())
     for split in ("train", "valid"):
@@ -195,15 +198,26 @@ def test_a_source_without_documents_is_named_though_another_has_some(tmp_path):
     assert leftovers(tmp_path) == ["raw"]
 
 
-def test_truncated_archive_keeps_the_corpus_that_was_there(tmp_path):
-    config = CorpusConfig({"s": corpus(tmp_path / "raw", *map(prose, range(99)))}, valid_fraction=0.1)
+def test_truncated_archive_ends_its_file_or_where_asked_the_run(tmp_path, capsys):
+    """Where it ends the run, the corpus that was there stays."""
+    raw = tmp_path / "raw"
+    config = CorpusConfig({"s": corpus(raw, *map(prose, range(99)))}, valid_fraction=0.1)
     clean_corpus(config, tmp_path / "out")
     before = files(tmp_path / "out")
-    for unpack, name in ((lzma.compress, "x.txt.xz"), (gzip.compress, "x.txt.gz"), (bz2.compress, "x.txt.bz2")):
-        path = tmp_path / "raw" / name
-        path.write_bytes(unpack("\n\n".join(map(prose, range(3000))).encode())[:-200])
+    for pack, name in ((lzma.compress, "x.txt.xz"), (gzip.compress, "x.txt.gz"), (bz2.compress, "x.txt.bz2")):
+        corpus(raw, prose(7), name="whole.txt")
+        (raw / name).write_bytes(pack("\n\n".join(map(prose, range(9000))).encode())[:-2000])
+        asked = CorpusConfig({"s": str(raw / "[xw]*.txt*")}, valid_fraction=0, stop_on_bad_rows=True)
         with pytest.raises(JaneoxError, match=rf"{name}: the archive is truncated"):
-            clean_corpus(CorpusConfig({"s": str(path)}), tmp_path / "out")
+            clean_corpus(asked, tmp_path / "out")
+        run_clean(Clean(tmp_path / "run", replace(asked, stop_on_bad_rows=False)))
+        assert re.search(rf"damaged: {name}:\d+: .* read up to row \d+ ", capsys.readouterr().out)
+        report = json.loads((tmp_path / "run/corpus/report.json").read_text())
+        assert report["sources"]["s"]["files"] == ["whole.txt", name]
+        read = report["sources"]["s"]["in"]["documents"] - 1
+        assert {prose(number) for number in range(read)} == set(kept(tmp_path / "run/corpus"))
+        (raw / name).unlink()
+        shutil.rmtree(tmp_path / "run")
     assert files(tmp_path / "out") == before
     assert leftovers(tmp_path) == ["out", "raw"]
 

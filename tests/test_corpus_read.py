@@ -221,7 +221,7 @@ def test_truncated_archive_is_an_error_that_says_how_far(tmp_path, packing):
     whole = path.read_bytes()
     for share in (0.0001, 0.01, 0.5, 0.99, 0.99999):
         path.write_bytes(whole[: max(1, int(share * len(whole)))])
-        with pytest.raises(JaneoxError, match=r"x\.txt.*truncated or damaged.* line \d+ .*Fetch it again"):
+        with pytest.raises(JaneoxError, match=r"x\.txt.*truncated or damaged.* row \d+ .*Fetch it again"):
             documents(path)
 
 

@@ -1,10 +1,9 @@
 """The server's page, driven in a real browser."""
 
-import shutil
 import time
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from serving import serving, small_lm, until
 
@@ -13,16 +12,6 @@ from serving import serving, small_lm, until
 def running(tokenizer):
     with serving(small_lm(tokenizer), slots=2) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert chromium, "the page is tested in Chromium: apt-get install -y chromium"
-    with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -59,7 +59,8 @@ def page(report: dict[str, Any], samples: dict[str, list[dict[str, str]]], token
     count = sum(source["bad_rows"]["count"] for source in sources.values())
     plots = [_bars(f"Documents of {name} by their characters, up to", row["lengths"]) for name, row in sources.items()]
     plots.append(_scripts({name: row["scripts"] for name, row in sources.items()}))
-    plots += [_bars(f"{GROUPS[kind]}: groups by size, up to", sizes) for kind, sizes in report["groups"].items()]
+    groups = {GROUPS[kind]: found for kind, found in report["groups"].items() if found}
+    plots += [_bars(f"{what}: groups by size, up to", found) for what, found in groups.items()]
     if tokens:
         per_char = {name: number / max(1, chars) for name, (number, chars) in tokens.items()}
         plots.append(_bars("Tokens per character", per_char, ordered=False))
@@ -135,10 +136,14 @@ def _examples(rule: str, rows: list[dict[str, str]]) -> str:
 
 
 def _bars(caption: str, values: dict[str, float], ordered: bool = True) -> str:
-    """A bar a class; `ordered` by the number that is its name."""
-    names = sorted(values, key=int) if ordered else list(values)
+    """A bar a class; `ordered` by the power of two that is its name."""
+    names = list(values)
+    if ordered and values:
+        powers = [int(name).bit_length() for name in values]
+        names = [str(1 << power - 1) for power in range(min(powers), max(powers) + 1)]
+        values = dict.fromkeys(names, 0) | values
     most = max(values.values(), default=1)
-    wide = WIDTH / max(1, len(names))
+    wide = min(60, WIDTH / max(1, len(names)))
     parts = []
     for place, name in enumerate(names):
         tall = (HEIGHT - 45) * values[name] / most

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from janeox.corpus.unpack import DamagedArchive
 from janeox.errors import JaneoxError
 
 MAGIC = b"PAR1"
@@ -41,9 +42,7 @@ def rows(path: Path, advance: Callable[[int], None]) -> Iterator[tuple[int, byte
                 told = reached
             advance(size - told)
     except (pa.ArrowException, OSError) as error:
-        raise JaneoxError(
-            f"{path}: the file is truncated or damaged; it was read up to row {number} ({error}). Fetch it again"
-        ) from error
+        raise DamagedArchive(path, number, error) from error
 
 
 def _is_text(pa: Any, kind: Any) -> bool:

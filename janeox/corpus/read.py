@@ -17,7 +17,7 @@ import orjson
 
 from janeox.corpus import parquet
 from janeox.corpus.document import Document, Kind
-from janeox.corpus.unpack import BUFFER, DAMAGE, ENDINGS, unpack
+from janeox.corpus.unpack import BUFFER, DAMAGE, ENDINGS, DamagedArchive, unpack
 from janeox.errors import JaneoxError
 
 WIDE = (b"\xff\xfe", b"\xfe\xff")  # byte order marks of UTF-16
@@ -49,16 +49,6 @@ class BadRows:
         self.count += 1
         if len(self.first) < 20:
             self.first.append(f"{where}: {reason}")
-
-
-class DamagedArchive(JaneoxError):
-    """A file that could be read in part: `where` is its name and the last line of that part."""
-
-    def __init__(self, path: Path, line: int, error: Exception):
-        self.where = f"{path.name}:{line}"
-        super().__init__(
-            f"{path}: the archive is truncated or damaged; it was read up to line {line} ({error}). Fetch it again"
-        )
 
 
 Rows = Iterator[tuple[int, bytes | None]]

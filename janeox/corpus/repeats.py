@@ -11,8 +11,8 @@ import numpy as np
 
 from janeox.corpus.pieces import ENTRY, read_array
 
-PART = 1 << 20
-"""Hashes that are sorted at once: about 60 MB."""
+PART = 1 << 19
+"""Hashes that are sorted at once: about 30 MB."""
 SIZES = 40
 """How many sizes of groups are told apart: 2, 3 to 4, 5 to 8, and so on."""
 

@@ -30,6 +30,16 @@ PORTION = 2**17
 """Compressed bytes read at once."""
 
 
+class DamagedArchive(JaneoxError):
+    """A file that could be read in part: `where` is its name and the last line or row of that part."""
+
+    def __init__(self, path: Path, line: int, error: Exception):
+        self.where = f"{path.name}:{line}"
+        super().__init__(
+            f"{path}: the archive is truncated or damaged; it was read up to row {line} ({error}). Fetch it again"
+        )
+
+
 def gunzip(file: BinaryIO) -> Any:
     """The fastest gzip there is here."""
     return gzip.open(file) if igzip is None else igzip.open(file)
