@@ -1,8 +1,8 @@
-"""Reading and cleaning beside datatrove on the same documents, and what the full corpora would take on paper.
+"""Reading and cleaning beside datatrove on the same documents.
 
     python -m benchmarks.corpus [FILE …] [--documents N] [--rounds N]
 
-Files default to the small corpus under data/. Rivals run in turn, round after round; printed are medians per core.
+Files default to the small corpus under data/. With --documents 0 nothing is cleaned. Rivals run in turn, round after round; printed are medians per core.
 datatrove's filters are those of FineWeb-2 for Japanese, once with the words that ours count, once with Sudachi's, for
 which they were made (`pip install spacy sudachipy sudachidict_core`).
 """
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import orjson
 from datatrove.data import Document as TheirDocument
 from datatrove.pipeline.filters import FineWebQualityFilter, GopherQualityFilter, GopherRepetitionFilter
 from datatrove.pipeline.readers import JsonlReader
@@ -29,9 +30,6 @@ from janeox.corpus.unpack import PORTION, unpack
 from janeox.corpus.words import words
 
 ROOT = Path(__file__).parent.parent
-CORPORA = {"CC-100": (25.8e9 * 3, "xz"), "mC4-ja": (830e9, "gz"), "jawiki": (9e9 * 4, "bz2")}
-"""UTF-8 bytes of text: 25.8 B characters (Swallow, arXiv 2404.17733) of 3 bytes; the data set's page; an estimate: 9 GB
-of bzip2 unpack to about four times as much."""
 
 
 class OurWords(word_tokenizers.WordTokenizer):
@@ -67,8 +65,8 @@ def ours(texts: list[str], preset: str) -> list[bool]:
     return [cleaner.reason_to_drop(text, "json") is None for text in texts]
 
 
-def race(runs: dict[str, Callable[[], object]], size: float, rounds: int) -> dict[str, float]:
-    """Runs each in turn, `rounds` times; prints and returns the median of bytes per second, in MB."""
+def race(runs: dict[str, Callable[[], object]], size: float, rounds: int) -> None:
+    """Runs each in turn, `rounds` times; prints the median of bytes per second, in MB."""
     speeds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
@@ -79,7 +77,6 @@ def race(runs: dict[str, Callable[[], object]], size: float, rounds: int) -> dic
     first = next(iter(medians.values()))
     for name, median in medians.items():
         print(f"  {name:44} {median:8.2f} MB/s   {first / median:7.2f}", flush=True)
-    return medians
 
 
 def drain(path: Path) -> None:
@@ -89,12 +86,19 @@ def drain(path: Path) -> None:
             pass
 
 
+def parse(path: Path) -> None:
+    """The least that a reader of JSON rows can do in Python: unpack, cut into lines, parse, hold what was parsed."""
+    with path.open("rb") as file, unpack(path, file) as stream:
+        for line in stream:
+            row = orjson.loads(line)
+    del row
+
+
 def read(path: Path) -> int:
     return sum(1 for _ in read_documents(path, "s", BadRows()))
 
 
-def reading(paths: list[Path], rounds: int) -> dict[str, float]:
-    found = {}
+def reading(paths: list[Path], rounds: int) -> None:
     for path in paths:
         size = sum(len(document.text.encode()) for document in read_documents(path, "s", BadRows()))
         print(f"\nreading {path.name}, {size / 1e6:.1f} MB of text; last column: how many times as long as the first")
@@ -102,14 +106,15 @@ def reading(paths: list[Path], rounds: int) -> dict[str, float]:
             "janeox": partial(read, path),
             "its decompressor alone": partial(drain, path),
         }
+        if ".json" in path.name:
+            runs["decompressor, lines and orjson alone"] = partial(parse, path)
         if "json.gz" in path.name and "wiki" not in path.name:
             reader = JsonlReader(str(path.parent), glob_pattern=path.name, id_key="url")
             runs["datatrove JsonlReader"] = lambda reader=reader: sum(1 for _ in reader.run())
-        found[path.suffix.removeprefix(".")] = race(runs, size, rounds)["janeox"]
-    return found
+        race(runs, size, rounds)
 
 
-def cleaning(paths: list[Path], number: int, rounds: int) -> dict[str, float]:
+def cleaning(paths: list[Path], number: int, rounds: int) -> None:
     raw = [d for p in paths for d in itertools.islice(read_documents(p, "s", BadRows()), number // len(paths))]
     cleaner = Cleaner(CorpusConfig())
     texts = [cleaner.clean(document) for document in raw]
@@ -126,9 +131,9 @@ def cleaning(paths: list[Path], number: int, rounds: int) -> dict[str, float]:
         runs["datatrove's FineWeb-2 filters, Sudachi's words"] = lambda: theirs(texts, "ja")
     except ImportError as error:
         print(f"  Sudachi: not installed ({error.name})")
-    medians = race(runs, size, rounds)
+    race(runs, size, rounds)
     print("janeox's other parts, of the same documents")
-    parts = race(
+    race(
         {
             "what is taken out (Cleaner.clean)": lambda: [cleaner.clean(document) for document in raw],
             **{f"preset {name}": partial(ours, texts, name) for name in ("light", "swallow", "llm-jp")},
@@ -141,22 +146,6 @@ def cleaning(paths: list[Path], number: int, rounds: int) -> dict[str, float]:
         if code == "ours" or len(runs) > 2:
             same = sum(a == b for a, b in zip(mine, theirs(texts, code), strict=True))
             print(f"the same decision as datatrove with {name}: {same:,} of {len(texts):,} ({same / len(texts):.1%})")
-    return {"fineweb2": medians["janeox fineweb2"], "clean": parts["what is taken out (Cleaner.clean)"]}
-
-
-def on_paper(read_speed: dict[str, float], clean_speed: dict[str, float]) -> None:
-    """Core-hours of reading and cleaning with the slowest preset here, and hours on nodes of 64 cores kept busy."""
-    print("\non paper: core-hours and hours on 1, 8 and 64 nodes of 64 cores (reading, cleaning, preset fineweb2)")
-    total = 0.0
-    for name, (size, packing) in CORPORA.items():
-        slowest = read_speed.get(packing, min(read_speed.values()))
-        hours = sum(size / 1e6 / speed for speed in (slowest, *clean_speed.values())) / 3600
-        total += hours
-        print(f"  {name:8} {size / 1e9:6.0f} GB of text  {hours:8.1f} core-hours")
-    wall = "  ".join(f"{nodes} nodes {total / 64 / nodes:.3f} h" for nodes in (1, 8, 64))
-    print(f"  all                       {total:8.1f} core-hours   {wall}")
-    one = CORPORA["CC-100"][0] / 1e6 / read_speed.get("xz", min(read_speed.values())) / 3600
-    print(f"  CC-100 is one xz file, unpacked by one core: {one:.2f} h at least, whatever the number of nodes")
 
 
 def main() -> None:
@@ -170,8 +159,9 @@ def main() -> None:
         path for name in ("cc100", "mc4", "wiki") for path in (ROOT / "data" / name).iterdir()
     )
     print(header())
-    read_speed = reading(paths, asked.rounds)
-    on_paper(read_speed, cleaning(paths, asked.documents, asked.rounds))
+    reading(paths, asked.rounds)
+    if asked.documents:
+        cleaning(paths, asked.documents, asked.rounds)
 
 
 if __name__ == "__main__":
