@@ -2,9 +2,9 @@
 
     python -m benchmarks.corpus [FILE …] [--documents N] [--rounds N]
 
-Files default to the small corpus under data/. With --documents 0 nothing is cleaned. Rivals run in turn, round after round; printed are medians per core.
-datatrove's filters are those of FineWeb-2 for Japanese, once with the words that ours count, once with Sudachi's, for
-which they were made (`pip install spacy sudachipy sudachidict_core`).
+Files default to the small corpus under data/; with --documents 0 nothing is cleaned. Rivals run in turn, round after
+round; printed are medians per core. datatrove's filters are those of FineWeb-2 for Japanese, once with the words that
+ours count, once with Sudachi's, for which they were made (`pip install spacy sudachipy sudachidict_core`).
 """
 
 import argparse

@@ -33,7 +33,7 @@ def clean_on(executor: str, config: CorpusConfig, out: Path, tasks: int, **setti
 
     Args:
         executor: local or ray. (Slurm's executor returns at once: give it a `Step` for each stage, one after the other,
-            and call `assemble`; docs/corpora.md shows how.)
+            and call `assemble`; docs/cleaning.md shows how.)
         tasks: ranks over which each stage is spread.
         settings: handed to the executor (`workers`, `logging_dir`, `cpus_per_task` …).
 
