@@ -21,10 +21,10 @@ from janeox.corpus.contamination import evaluation_files
 from janeox.corpus.document import Document
 from janeox.corpus.drops import Drops
 from janeox.corpus.page import write_page
-from janeox.corpus.pieces import kinds
+from janeox.corpus.pieces import PIECE_CHARS, kinds
 from janeox.corpus.read import BadRows, known, read_documents
-from janeox.corpus.repeats import group_sizes
-from janeox.corpus.stages import STAGES, Task, Work
+from janeox.corpus.repeats import PART, group_sizes
+from janeox.corpus.stages import PIECES_PER_SHARD, SHARE_BYTES, STAGES, Task, Work
 from janeox.corpus.tally import EXAMPLES, SPLITS, summed
 from janeox.errors import JaneoxError
 from janeox.progress import progress
@@ -80,7 +80,8 @@ def prepare(config: CorpusConfig, out: Path) -> Work:
     others = [("", path) for path in (*evaluation_files(config.decontaminate), *lists)]
     states = [(name, str(path), path.stat().st_size, path.stat().st_mtime_ns) for name, path in named + others]
     settings = {name: value for name, value in asdict(config).items() if name != "workers"}
-    mark = hashlib.sha256(repr((states, settings)).encode("utf-8", "surrogateescape")).hexdigest()
+    sizes = (PIECE_CHARS, PIECES_PER_SHARD, SHARE_BYTES, PART)  # work of a version with others is not gone on from
+    mark = hashlib.sha256(repr((states, settings, sizes)).encode("utf-8", "surrogateescape")).hexdigest()
     folder = out.with_name(f".{out.name}.work")
     fingerprint = folder / "fingerprint"
     if not fingerprint.is_file() or fingerprint.read_text() != mark:
