@@ -1,6 +1,6 @@
 """Whether every question of JGLUE is found where it is planted, and how many honest documents are taken for one.
 
-    python -m benchmarks.decontamination DATA
+    python -m benchmarks.decontamination DATA [--every 1]
 
 DATA holds `jglue/` (the published files) and `train/` (raw corpora that JGLUE was removed from when they were made).
 Each question of JCommonsenseQA's and JSQuAD's valid parts is planted alone in a real document: as a line of its own,
@@ -47,7 +47,9 @@ def planted(question: str, text: str) -> tuple[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    folder = parser.parse_args().data
+    parser.add_argument("--every", type=int, default=1, help="look through every so many-th real document")
+    options = parser.parse_args()
+    folder = options.data
     print(header(), "\n")
     asked = questions(folder / "jglue")
     runs = evaluation_runs((str(folder / "jglue/*-valid-*.json"),))
@@ -66,7 +68,7 @@ def main() -> None:
         )
     short_only = Runs({}, {letters(q) for found in asked.values() for q in found if len(letters(q)) < LENGTHS[-1]})
     touched = Counter[str]()
-    for text in documents(folder / "train"):
+    for text in itertools.islice(documents(folder / "train"), 0, None, options.every):
         touched["all"] += 1
         touched["short"] += short_only.touch(text)
         touched["any"] += runs.touch(text)
