@@ -51,8 +51,31 @@ class BadRows:
             self.first.append(f"{where}: {reason}")
 
 
-Rows = Iterator[tuple[int, bytes | None]]
-"""Line number from 1, and the line with its line break; None for one longer than `MAX_BYTES`."""
+class Rows:
+    """The rows of a stream with their line breaks, None for one longer than `MAX_BYTES`.
+
+    Args:
+        told: called every `LINES_PER_REPORT` rows.
+    """
+
+    number = 0
+    """Of the row that came last, from 1."""
+
+    def __init__(self, stream: io.BufferedReader, told: Callable[[], None]):
+        self._stream, self._told = stream, told
+
+    def __iter__(self) -> Iterator[bytes | None]:
+        readline = self._stream.readline
+        while row := readline(MAX_BYTES):
+            self.number += 1
+            if len(row) < MAX_BYTES or row.endswith(b"\n"):
+                yield row
+            else:
+                while (rest := readline(MAX_BYTES)) and not rest.endswith(b"\n"):
+                    pass
+                yield None
+            if self.number % LINES_PER_REPORT == 0:
+                self._told()
 
 
 def known(path: Path) -> bool:
@@ -90,7 +113,7 @@ def read_documents(
         JaneoxError: the file is missing, of a format that is not read, or an archive that is truncated or damaged;
             names the file and how far it was read.
     """
-    line = 0
+    rows = None
     try:
         with path.open("rb") as file:
             head = file.read(len(parquet.MAGIC))
@@ -102,25 +125,21 @@ def read_documents(
             kind = _kind(path, stream)
             reported = 0
 
-            def rows() -> Rows:
-                nonlocal line, reported
-                for line, row in _rows(stream):
-                    yield line, row
-                    if line % LINES_PER_REPORT == 0:
-                        advance(file.tell() - reported)
-                        reported = file.tell()
+            def told() -> None:
+                nonlocal reported
                 advance(file.tell() - reported)
+                reported = file.tell()
 
+            rows = Rows(stream, told)
             read = _paragraphs if kind == "text" else _json_rows
-            yield from read(rows(), path, source, bad_rows)
+            yield from read(rows, path, source, bad_rows)
+            told()
     except FileNotFoundError as error:
         raise JaneoxError(f"{path}: no such file") from error
-    except DAMAGE as error:
-        raise DamagedArchive(path, line, error) from error
-    except OSError as error:
-        if error.errno is None:  # bz2 reports damage as an OSError of its own
-            raise DamagedArchive(path, line, error) from error
-        raise JaneoxError(f"{path}: cannot be read ({error.strerror})") from error
+    except (*DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # bz2's reports of damage have no number
+            raise JaneoxError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DamagedArchive(path, rows.number if rows else 0, error) from error
 
 
 def _kind(path: Path, stream: io.BufferedReader) -> Kind:
@@ -146,18 +165,6 @@ def _kind(path: Path, stream: io.BufferedReader) -> Kind:
     return "text" if name.endswith(TEXT) or not head.lstrip().startswith(b"{") else "json"
 
 
-def _rows(stream: io.BufferedReader) -> Rows:
-    number = 0
-    while row := stream.readline(MAX_BYTES):
-        number += 1
-        if len(row) == MAX_BYTES and not row.endswith(b"\n"):
-            while (rest := stream.readline(MAX_BYTES)) and not rest.endswith(b"\n"):
-                pass
-            yield number, None
-        else:
-            yield number, row
-
-
 def _paragraphs(rows: Rows, path: Path, source: str, bad_rows: BadRows) -> Iterator[Document]:
     """Documents between blank lines (nothing but ASCII white space on them)."""
     lines: list[bytes] = []
@@ -166,28 +173,29 @@ def _paragraphs(rows: Rows, path: Path, source: str, bad_rows: BadRows) -> Itera
 
     def document() -> Iterator[Document]:
         where = f"{path.name}:{first}"
+        content = b"".join(lines).replace(b"\r\n", b"\n").removesuffix(b"\n")
         try:
-            text = b"\n".join(lines).decode("utf-8")
+            text = content.decode("utf-8")
         except UnicodeDecodeError as error:
-            line = first + b"\n".join(lines)[: error.start].count(b"\n")
+            line = first + content[: error.start].count(b"\n")
             bad_rows.add(f"{path.name}:{line}", f"not UTF-8 ({error.reason}); its document is dropped")
         else:
             yield Document(text, source, where, where, "text")
 
-    for number, row in rows:
+    for row in rows:
         if row is not None and row.isspace():
             if lines and whole:
                 yield from document()
             lines, size, whole = [], 0, True
             continue
         if not lines and whole:
-            first = number
+            first = rows.number
         size += MAX_BYTES + 1 if row is None else len(row)
         if size > MAX_BYTES and whole:
             whole, lines = False, []
             bad_rows.add(f"{path.name}:{first}", f"document of more than {MAX_BYTES} bytes; empty lines end documents")
         elif whole and row is not None:
-            lines.append(row.removesuffix(b"\n").removesuffix(b"\r"))
+            lines.append(row)
     if lines and whole:
         yield from document()
 
@@ -199,8 +207,8 @@ def _json_rows(rows: Rows, path: Path, source: str, bad_rows: BadRows) -> Iterat
     """
     page: str | None = None  # id in the row before, waiting for its document
     action, file = 0, path.name
-    for number, row in rows:
-        where = f"{file}:{number}"
+    for row in rows:
+        where = f"{file}:{rows.number}"
         if row is not None and row.isspace():
             continue
         value, reason = _parse(row)
@@ -212,7 +220,7 @@ def _json_rows(rows: Rows, path: Path, source: str, bad_rows: BadRows) -> Iterat
         if isinstance(index, dict) and "text" not in value:
             if page is not None:
                 bad_rows.add(f"{file}:{action}", f"no document follows the row of page {page}")
-            page, action = str(index.get("_id", where)), number
+            page, action = str(index.get("_id", where)), rows.number
             continue
         kind: Kind = "json" if page is None else "wiki"
         name = page if page is not None else value.get("id", value.get("url"))
