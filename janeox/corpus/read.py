@@ -89,7 +89,8 @@ def known(path: Path) -> bool:
 def readable_documents(
     path: Path, source: str, bad_rows: BadRows, advance: Callable[[int], None] = lambda num_bytes: None
 ) -> Iterator[Document]:
-    """As `read_documents`, but of a damaged archive what can be read; `bad_rows` tells of it.
+    """As `read_documents`, but of a damaged archive what comes before the damage and the `BUFFER` with it; `bad_rows`
+    tells of it.
 
     Raises:
         JaneoxError: as `read_documents`; for a damaged archive only if `bad_rows.stop`.
@@ -136,10 +137,12 @@ def read_documents(
             told()
     except FileNotFoundError as error:
         raise JaneoxError(f"{path}: no such file") from error
-    except (*DAMAGE, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # bz2's reports of damage have no number
-            raise JaneoxError(f"{path}: cannot be read ({error.strerror})") from error
+    except DAMAGE as error:
         raise DamagedArchive(path, rows.number if rows else 0, error) from error
+    except OSError as error:
+        if error.errno is None:  # bz2 reports damage as an OSError of its own
+            raise DamagedArchive(path, rows.number if rows else 0, error) from error
+        raise JaneoxError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _kind(path: Path, stream: io.BufferedReader) -> Kind:
