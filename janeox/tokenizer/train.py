@@ -1,13 +1,12 @@
 """Training of a sentencepiece unigram model with the model card's options, made so that every library encodes alike.
 
 Three choices go beyond the card's options. The first two remove the reasons for which other implementations of the same
-algorithm give other ids, the third makes the card's examples hold whatever the text trained on. What they cost was
-measured in tokens on 0.74 million characters of held-out prose, encyclopedia and technical text, at 16,000 pieces.
+algorithm give other ids, the third makes the card's examples hold whatever the text trained on. What they cost:
+docs/tokenizer.md.
 
-- Scores are rounded to 1/64, so that sums of scores are exact in float32 and ties are ties everywhere: +0.0 %.
-- All printable ASCII is in the vocabulary, so that `</s>` or `<0x41>` in a text can be spelled, never matched: +0.0 %.
-- No piece joins a space to what is not ASCII, so that every space in Japanese text is a piece `▁` of its own: +1.2 %
-  (prose +0.5 %, encyclopedia +0.3 %, technical text, which puts spaces around Latin words, +4.3 %).
+- Scores are rounded to 1/64, so that sums of scores are exact in float32 and ties are ties everywhere.
+- All printable ASCII is in the vocabulary, so that `</s>` or `<0x41>` in a text can be spelled, never matched.
+- No piece joins a space to what is not ASCII, so that every space in Japanese text is a piece `▁` of its own.
 """
 
 import heapq
