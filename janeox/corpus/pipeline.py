@@ -189,6 +189,11 @@ def _end_with_parent() -> None:
 
 
 def _do(stage: str, task: Task) -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    if not parent.is_alive():  # the thread that watches it has not had its turn yet
+        os._exit(1)
+
     def advance(num_bytes: int) -> None:
         with _counted.get_lock():
             _counted.value += num_bytes
