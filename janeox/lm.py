@@ -12,9 +12,11 @@ from torch import Tensor
 
 from janeox import device as devices
 from janeox.config import SamplingConfig
+from janeox.engine import gpu_backend
 from janeox.engine.backend import Backend
 from janeox.engine.beam import beam_search
 from janeox.engine.engine import Engine
+from janeox.engine.int8 import to_int8
 from janeox.engine.native_backend import NativeBackend, pack_model, why_not
 from janeox.engine.packed_file import FILE as PACKED_FILE
 from janeox.engine.packed_file import read_packed
@@ -153,6 +155,8 @@ class LM:
         """The one place where a backend is chosen."""
         if self._pack is not None:
             return NativeBackend(self.model.config, self._pack(), num_slots, capacity)
+        if gpu_backend.why_not(self.model) is None:
+            return gpu_backend.GpuBackend(self.model, num_slots, capacity)
         return TorchBackend(self.model, num_slots, capacity)
 
     def scorer(self) -> Scorer:
@@ -212,7 +216,7 @@ def load(
         device: auto, cpu, cuda, cuda:0, mps.
         dtype: auto, float32, float16, bfloat16; auto keeps the stored half precision where the hardware is fast in it.
         bits: of the weights with which the native kernels generate; None for 32 where dtype is float32, otherwise 16,
-            or for those of a folder that `janeox quantize` wrote. The weights are packed at first use.
+            or for those of a folder that `janeox quantize` wrote. The weights are packed at first use. On a GPU: 8.
         assistant_model: a smaller model with the same tokenizer, which guesses what comes next.
 
     Raises:
@@ -237,6 +241,8 @@ def load(
     if reason is None:
         bits = bits or (32 if model.dtype == torch.float32 else 16)
         return LM(model, tokenizer, partial(pack_model, model, bits), bits)
+    if bits == 8 and where.type == "cuda":
+        return LM(to_int8(model), tokenizer)
     if bits is not None:
         raise JaneoxError(f"bits = {bits}: {reason}")
     if where.type == "cpu":

@@ -1,5 +1,6 @@
 """The engine: batches and guesses change nothing but the speed, and nothing is left behind."""
 
+import copy
 import random
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from janeox import JaneoxError
 from janeox.config import GPTNeoXConfig, SamplingConfig
 from janeox.engine.backend import Row
 from janeox.engine.engine import Engine
+from janeox.engine.int8 import to_int8
 from janeox.engine.pace import Pace
 from janeox.engine.torch_backend import TorchBackend
 from janeox.model import GPTNeoX
@@ -168,6 +170,21 @@ def test_samples_follow_the_models_own_law(model, draft, guesses, monkeypatch):
     statistic = ((observed - wanted) ** 2 / wanted).sum()
     degrees = torch.tensor(len(wanted) - 1.0)
     assert torch.special.gammaincc(degrees / 2, statistic.float() / 2) > 1e-3  # the p-value of the chi-square test
+
+
+def test_weights_of_8_bits_change_logits_little():
+    config = replace(CONFIG, hidden_size=128, intermediate_size=256, num_hidden_layers=4)
+    model = GPTNeoX(config).initialize(torch.Generator().manual_seed(0)).eval()
+    ids = torch.tensor([[1, 2, 4, 5, 6, 7, 8, 9]])
+    with torch.no_grad():
+        exact, found = model(ids), to_int8(copy.deepcopy(model))(ids)
+    assert 0 < (found - exact).norm() / exact.norm() < 0.03
+    with pytest.raises(JaneoxError, match="multiples of 128"):
+        to_int8(GPTNeoX(CONFIG))
+    with torch.no_grad():
+        model.gpt_neox.layers[1].mlp.dense_4h_to_h.weight[0, 0] = float("nan")
+    with pytest.raises(JaneoxError, match="dense_4h_to_h"):
+        to_int8(model)
 
 
 def test_cancelled_texts_give_their_slots_back(model):

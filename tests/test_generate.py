@@ -1,6 +1,9 @@
 """Generation against transformers: same tokens, same distribution; stops, seeds and streams."""
 
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -29,7 +32,7 @@ from janeox.engine.sampling import draw, next_token_logits
 from janeox.engine.stop import StopScanner
 from janeox.engine.torch_backend import TorchBackend
 from janeox.model import GPTNeoX
-from runs import janeox
+from runs import ROOT, janeox
 from test_model import shape, theirs
 
 EOS = 3
@@ -189,6 +192,35 @@ def test_the_verb_answers_files_and_streams(lm, tmp_path):
     (tmp_path / "bad.jsonl").write_text('{"prompt": "a"}\n[1]\n')
     done = janeox("generate", "--input", tmp_path / "bad.jsonl", *common)
     assert done.returncode == 1 and "bad.jsonl:2" in done.stderr
+
+
+def test_ctrl_c_ends_a_text_with_what_was_made_so_far(lm, tmp_path):
+    config = replace(lm.model.config, max_position_embeddings=50_000)
+    GPTNeoX(config).initialize(torch.Generator().manual_seed(0)).save_pretrained(tmp_path)
+    lm.tokenizer.save(tmp_path)
+    command = [
+        sys.executable,
+        "-m",
+        "janeox.cli",
+        "generate",
+        "東京",
+        "--model",
+        tmp_path,
+        "--dtype",
+        "float32",
+        "--seed",
+        "4",
+    ]
+    command += ["--max-new-tokens", "40000", "--min-new-tokens", "40000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as running:
+        begin = running.stdout.read(100)
+        running.send_signal(signal.SIGINT)
+        rest, errors = running.communicate(timeout=120)
+    shown = (begin + rest).decode("utf-8")  # no broken character
+    assert running.returncode == 130 and "Traceback" not in errors.decode()
+    whole = janeox_load(tmp_path, dtype="float32").generate("東京", seed=4, max_new_tokens=200, min_new_tokens=200)
+    text = shown.removeprefix("東京").removesuffix("\n")
+    assert len(text) > 10 and text[:100] == whole[: len(text[:100])]
 
 
 def test_texts_are_shown_as_they_are_wherever_they_are_cut(tokenizer):

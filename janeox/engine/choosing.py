@@ -49,8 +49,9 @@ class Chooser:
             for places, kind in self._kinds:
                 ids[places] = kind.choose(logits[places])
         logp = logits.log_softmax(1)  # on a CPU, in less than half the time of logsumexp
-        top = logp.topk(min(max(self._num_top), logits.shape[1]))
-        self._chosen.append((ids, logp.gather(1, ids[:, None])[:, 0], top.indices, top.values))
+        num_top = min(max(self._num_top), logits.shape[1])
+        top, top_ids = logp.topk(num_top) if num_top else (logp[:, :0], logp[:, :0])
+        self._chosen.append((ids, logp.gather(1, ids[:, None])[:, 0], top_ids, top))
         return ids
 
     def choices(self) -> list[list[Choice]]:
