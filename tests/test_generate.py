@@ -198,24 +198,14 @@ def test_ctrl_c_ends_a_text_with_what_was_made_so_far(lm, tmp_path):
     config = replace(lm.model.config, max_position_embeddings=50_000)
     GPTNeoX(config).initialize(torch.Generator().manual_seed(0)).save_pretrained(tmp_path)
     lm.tokenizer.save(tmp_path)
-    command = [
-        sys.executable,
-        "-m",
-        "janeox.cli",
-        "generate",
-        "東京",
-        "--model",
-        tmp_path,
-        "--dtype",
-        "float32",
-        "--seed",
-        "4",
-    ]
-    command += ["--max-new-tokens", "40000", "--min-new-tokens", "40000"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as running:
-        begin = running.stdout.read(100)
+    asked = "generate 東京 --dtype float32 --seed 4 --max-new-tokens 40000 --min-new-tokens 40000 --model"
+    command = [sys.executable, "-m", "janeox.cli", *asked.split(), tmp_path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, cwd=ROOT) as running:
+        begin = b""
+        while len(begin) < 100 and (part := running.stdout.read(100)):
+            begin += part
         running.send_signal(signal.SIGINT)
-        rest, errors = running.communicate(timeout=120)
+        rest, errors = running.communicate(timeout=600)
     shown = (begin + rest).decode("utf-8")  # no broken character
     assert running.returncode == 130 and "Traceback" not in errors.decode()
     whole = janeox_load(tmp_path, dtype="float32").generate("東京", seed=4, max_new_tokens=200, min_new_tokens=200)
