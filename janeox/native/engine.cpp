@@ -55,10 +55,9 @@ public:
         wide_ = grown(wide, tokens * widest);
         out_ = grown(out, tokens * C);
         const size_t columns = tokens * (widest + 64);  // the padding of a last group included
-        input_ = {grown(values, columns), grown(bytes, columns), grown(scales, columns / 16), grown(sums, columns / 16), 0, 0};
+        input_ = {grown(values, columns), grown(bytes, columns), grown(scales, columns / 16), grown(sums, columns / 16), rows.num_tokens};
         head_input_ = input_;
-        set_tokens(input_, rows.num_tokens);
-        set_tokens(head_input_, rows.num_wanted);
+        head_input_.tokens = rows.num_wanted;
         const size_t positions = static_cast<size_t>(cache.blocks) * LANES;
         for (auto& one : scratch_) grown(one, std::max(C, head_scratch(positions, model.head_dim, kernels_->tile)));
         team_.run([&](int thread) { step(model, cache, rows, logits, scratch_[thread].data()); });
@@ -142,11 +141,6 @@ private:
             std::copy_n(x_ + rows.wanted[t] * size, size, x_ + t * size);
             std::copy_n(out_ + rows.wanted[t] * size, size, out_ + t * size);
         }
-    }
-
-    void set_tokens(Input& input, int tokens) {
-        input.tokens = tokens;
-        input.width = tile_width(std::max(1, tokens), kernels_->tile);  // none: a portion that no logits are asked of
     }
 
     const float* normed(const Model& model, const Norm& norm, const float* x, float* scratch) {

@@ -50,12 +50,12 @@ struct Cache {  // of all slots; B blocks of 16 positions; D head size
     int32_t blocks, bits;    // bits of an element: 32, 16 or 8
 };
 
-struct Input {  // the operand x of a product for some tokens, in tiles of `width` tokens (the last may be narrower)
+struct Input {  // the operand x of a product for some tokens, in tiles of `width` of them (kernels.h; the last may be narrower)
     float* values;   // 32, 16 bits: per tile (K, width)
     int8_t* bytes;   // 8, 4 bits: per tile (K/4, width, 4)
     float* scales;   // per tile (K/group, width)
-    int32_t* sums;   // likewise: the sum of a group's bytes
-    int tokens, width;
+    int32_t* sums;   // likewise: the sum of a group's bytes, times minus what its weights were raised by
+    int tokens;
 };
 
 struct Head {  // one head of one row: `count` tokens whose first stands at position `start`

@@ -88,6 +88,12 @@ void normalize(const float* x, const Norm& norm, float epsilon, int size, float*
     }
 }
 
+// Tokens of a tile. Of integers each token also needs an integer sum a panel in registers: where there are many tokens,
+// fewer go together, so that two panels share each load of theirs.
+inline int width(const Matrix& w, const Input& x) {
+    return tile_width(x.tokens, w.bits < 16 && x.tokens > Simd::TILE ? Simd::INTEGER_TILE : Simd::TILE);
+}
+
 // ── products with float weights, keys and values ────────────────────────────────────────────────────────────────────
 
 template <int M, int T>
@@ -171,7 +177,7 @@ void product(const uint8_t* w, size_t step, const uint16_t* scales, size_t scale
     for (int g = 0; g < groups; g++, a_scales += T, sums += T, scales += LANES) {
         I part[M][T][V];
         for (int t = 0; t < T; t++) {
-            const I first = Simd::set_int(BITS == 8 ? Simd::OFFSET * sums[t] : -8 * sums[t]);
+            const I first = Simd::set_int(sums[t]);
             for (int m = 0; m < M; m++)
                 for (int v = 0; v < V; v++) part[m][t][v] = first;
         }
@@ -238,8 +244,9 @@ void float_products(const Matrix& w, const Input& x, int tile, int tokens, int f
 }
 
 void multiply(const Matrix& w, const Input& x, int first, int last, float* out, size_t stride, bool add) {
-    for (int tile = 0; tile < x.tokens; tile += x.width) {
-        const int tokens = x.tokens - tile < x.width ? x.tokens - tile : x.width;
+    const int T = width(w, x);
+    for (int tile = 0; tile < x.tokens; tile += T) {
+        const int tokens = x.tokens - tile < T ? x.tokens - tile : T;
         float* rows = out + tile * stride;
         const size_t place = static_cast<size_t>(tile) * (w.columns / group(w.bits));
         if (w.bits == 32) float_products<float>(w, x, tile, tokens, first, last, rows, stride, add);
@@ -250,8 +257,8 @@ void multiply(const Matrix& w, const Input& x, int first, int last, float* out, 
 }
 
 void prepare(const Matrix& w, const float* x, int size, int token, Input& input) {
-    const int first = token - token % input.width, column = token - first;
-    const int T = input.tokens - first < input.width ? input.tokens - first : input.width;
+    const int most = width(w, input), first = token - token % most, column = token - first;
+    const int T = input.tokens - first < most ? input.tokens - first : most;
     if (w.bits >= 16) {
         float* out = input.values + static_cast<size_t>(first) * w.columns + column;
         for (int k = 0; k < w.columns; k++) out[static_cast<size_t>(k) * T] = k < size ? x[k] : 0.f;
@@ -277,7 +284,7 @@ void prepare(const Matrix& w, const float* x, int size, int token, Input& input)
         }
         const size_t place = static_cast<size_t>(first) * (w.columns / G) + static_cast<size_t>(g) * T + column;
         input.scales[place] = scale;
-        input.sums[place] = total;
+        input.sums[place] = (w.bits == 8 ? Simd::OFFSET : -8) * total;
     }
 }
 

@@ -8,7 +8,7 @@ namespace janeox {
 namespace {
 
 struct Simd {
-    static constexpr int N = 8, REGISTERS = 16, TILE = 4, OFFSET = 0;
+    static constexpr int N = 8, REGISTERS = 16, TILE = 4, INTEGER_TILE = 4, OFFSET = 0;
     using F = __m256;
     using I = __m256i;
     static F load(const float* p) { return _mm256_loadu_ps(p); }

@@ -8,7 +8,7 @@ namespace janeox {
 namespace {
 
 struct Simd {
-    static constexpr int N = 16, REGISTERS = 32, TILE = 12, OFFSET = -128;  // OFFSET: bytes are multiplied as w + 128
+    static constexpr int N = 16, REGISTERS = 32, TILE = 12, INTEGER_TILE = 6, OFFSET = -128;  // OFFSET: bytes are multiplied as w + 128
     using F = __m512;
     using I = __m512i;
     static F load(const float* p) { return _mm512_loadu_ps(p); }

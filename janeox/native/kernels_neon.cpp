@@ -13,7 +13,7 @@ namespace janeox {
 namespace {
 
 struct Simd {
-    static constexpr int N = 4, REGISTERS = 32, TILE = 4, OFFSET = 0;
+    static constexpr int N = 4, REGISTERS = 32, TILE = 4, INTEGER_TILE = 4, OFFSET = 0;
     using F = float32x4_t;
     using I = int32x4_t;
     static F load(const float* p) { return vld1q_f32(p); }
