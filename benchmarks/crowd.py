@@ -79,7 +79,7 @@ async def stream(
     start = time.perf_counter()
     async with http.post(f"{url}/v1/completions", json=asked) as answer:
         if answer.status != 200:
-            raise SystemExit(f"{url}: {answer.status} {(await answer.text())[:300]}")
+            raise RuntimeError(f"{url}: {answer.status} {(await answer.text())[:300]}")
         async for line in answer.content:
             if reply.tokens == leave_after:
                 answer.close()
@@ -88,7 +88,7 @@ async def stream(
                 continue
             part = json.loads(line[6:])
             if "error" in part:
-                raise SystemExit(f"{url}: {part['error']}")
+                raise RuntimeError(f"{url}: {part['error']}")
             if part["choices"] and part["choices"][0].get("text"):
                 reply.first = reply.first or time.perf_counter() - start
                 reply.text += part["choices"][0]["text"]
@@ -96,7 +96,7 @@ async def stream(
             if part.get("usage"):
                 reply.tokens, reply.finished = part["usage"]["completion_tokens"], True
     if not reply.finished:
-        raise SystemExit(f"{url}: a stream ended without its count of tokens")
+        raise RuntimeError(f"{url}: a stream ended without its count of tokens")
 
 
 def session(clients: int) -> aiohttp.ClientSession:
