@@ -81,7 +81,9 @@ def killed(call: list[str], kills: int, seed: int, longest: float) -> None:
 def digests(folder: Path) -> dict[str, tuple[str, int]]:
     """SHA-256 and size of every file of a run, in the order of their names."""
     paths = sorted(path for part in ("corpus", "tokenizer", "shards") for path in (folder / part).rglob("*"))
-    files = {str(path.relative_to(folder)): path.read_bytes() for path in paths if path.is_file()}
+    only_the_verb = folder / "tokenizer/report.json"  # `train-tokenizer` writes it, `run` does not
+    paths = [path for path in paths if path.is_file() and path != only_the_verb]
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
     return {name: (hashlib.sha256(content).hexdigest(), len(content)) for name, content in files.items()}
 
 
