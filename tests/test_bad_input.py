@@ -24,10 +24,10 @@ def fails(*arguments, message):
     return lines[0]
 
 
-def clean(tmp_path, raw, message):
+def clean(tmp_path, raw, *settings, message):
     """A failing `clean` of one raw file, after which there is no corpus."""
     out = tmp_path / "run"
-    fails("clean", "--out", out, "--corpus.sources", "web", raw, message=message)
+    fails("clean", "--out", out, "--corpus.sources", "web", raw, *settings, message=message)
     assert not out.exists() or not list(out.iterdir())
 
 
@@ -36,7 +36,13 @@ def test_a_truncated_archive(tmp_path, packed, name):
     raw = tmp_path / name
     whole = packed.compress("".join(f"{number}{TEXT}" for number in range(20_000)).encode())
     raw.write_bytes(whole[: len(whole) // 2])
-    clean(tmp_path, raw, message=name)
+    clean(tmp_path, raw, "--corpus.stop-on-bad-rows", True, message=f"{name}: the archive is truncated or damaged")
+    # By default one of a thousand files does not end the run: it is read as far as it goes, and named.
+    done = janeox("clean", "--out", tmp_path / "kept", "--corpus.sources", "web", raw)
+    assert done.returncode == 0, done.stderr
+    assert f"damaged: {name}:" in done.stdout and "the archive is truncated or damaged" in done.stdout
+    documents = [document for file in (tmp_path / "kept/corpus").glob("*/*.gz") for document in gzip.open(file)]
+    assert 1_000 < len(documents) < 20_000
 
 
 def test_invalid_utf8_throughout(tmp_path):
