@@ -41,8 +41,9 @@ def test_a_truncated_archive(tmp_path, packed, name):
     done = janeox("clean", "--out", tmp_path / "kept", "--corpus.sources", "web", raw)
     assert done.returncode == 0, done.stderr
     assert f"damaged: {name}:" in done.stdout and "the archive is truncated or damaged" in done.stdout
-    documents = [document for file in (tmp_path / "kept/corpus").glob("*/*.gz") for document in gzip.open(file)]
-    assert 1_000 < len(documents) < 20_000
+    files = (tmp_path / "kept/corpus").glob("*/*.gz")
+    documents = sum(gzip.decompress(file.read_bytes()).count(b"\n") for file in files)
+    assert 1_000 < documents < 20_000
 
 
 def test_invalid_utf8_throughout(tmp_path):
