@@ -3,6 +3,7 @@
 import ctypes
 import statistics
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -27,18 +28,19 @@ class Rival(Protocol):
         ...
 
 
-class Stepping:
+class Stepping(ABC):
     """An engine that can be asked for one step at a time."""
 
-    def start(self, prompts: list[list[int]]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def start(self, prompts: list[list[int]]) -> None: ...
 
-    def step(self, tokens: Sequence[int]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def step(self, tokens: Sequence[int]) -> None: ...
 
+    @abstractmethod
     def latest(self) -> np.ndarray:
         """(B, V) logits of the last `start` or `step`."""
-        raise NotImplementedError
+        ...
 
     def logits(self, prompts: list[list[int]], following: list[list[int]]) -> np.ndarray:
         self.start(prompts)

@@ -9,6 +9,7 @@ from datatrove.utils import word_tokenizers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.corpus import OurWords
 from janeox.corpus import figures
 from janeox.corpus.clean import normalize
 from janeox.corpus.figures import Figures
@@ -97,16 +98,6 @@ def test_words_lose_nothing_but_white_space(text):
 @pytest.fixture(autouse=True)
 def our_words(monkeypatch):
     monkeypatch.setattr(word_tokenizers, "load_word_tokenizer", lambda language: OurWords())
-
-
-class OurWords(word_tokenizers.WordTokenizer):
-    def word_tokenize(self, text):
-        return words(text)
-
-    def sent_tokenize(self, text):
-        raise NotImplementedError
-
-    span_tokenize = sent_tokenize
 
 
 def fineweb2():

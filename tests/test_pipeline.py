@@ -9,6 +9,7 @@ from sentencepiece import SentencePieceProcessor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import janeox as package
+from card import CARD, NAME
 from janeox.train.metrics import read_metrics
 from runs import ROOT, janeox, metrics, start, write_recipe
 from transformers4 import run_transformers4
@@ -16,34 +17,7 @@ from transformers4 import run_transformers4
 TEXT = "西田幾多郎は、"
 
 # The model card's own snippet, but for the model's name, which stands in NAME; then its result as JSON.
-SNIPPET = """
-import torch
-from transformers import AutoTokenizer, AutoModelForCausalLM
-
-tokenizer = AutoTokenizer.from_pretrained(NAME, use_fast=False)
-model = AutoModelForCausalLM.from_pretrained(NAME)
-
-if torch.cuda.is_available():
-    model = model.to("cuda")
-
-text = "西田幾多郎は、"
-token_ids = tokenizer.encode(text, add_special_tokens=False, return_tensors="pt")
-
-with torch.no_grad():
-    output_ids = model.generate(
-        token_ids.to(model.device),
-        max_new_tokens=100,
-        min_new_tokens=100,
-        do_sample=True,
-        temperature=0.8,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id
-    )
-
-output = tokenizer.decode(output_ids.tolist()[0])
-print(output)
-"""
+SNIPPET = CARD.replace(f'"{NAME}"', "NAME")
 RESULT = """
 import json
 print(json.dumps([token_ids.tolist()[0], output_ids.tolist()[0], output, model.dtype == torch.float32,

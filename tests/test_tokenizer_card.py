@@ -11,6 +11,7 @@ import tokenizers
 import torch
 from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 
+from card import CARD, NAME
 from janeox.config import GPTNeoXConfig
 from janeox.model import GPTNeoX
 from janeox.tokenizer import Tokenizer
@@ -18,35 +19,9 @@ from janeox.tokenizer.doctor import repair
 from janeox.tokenizer.gguf import gguf_keys
 from transformers4 import run_transformers4
 
-NAME = "rinna/japanese-gpt-neox-3.6b"
-CARD = """
-import torch
-from transformers import AutoTokenizer, AutoModelForCausalLM
-
-tokenizer = AutoTokenizer.from_pretrained("rinna/japanese-gpt-neox-3.6b", use_fast=False)
-model = AutoModelForCausalLM.from_pretrained("rinna/japanese-gpt-neox-3.6b")
-
-if torch.cuda.is_available():
-    model = model.to("cuda")
-
-text = "西田幾多郎は、"
-token_ids = tokenizer.encode(text, add_special_tokens=False, return_tensors="pt")
-
-with torch.no_grad():
-    output_ids = model.generate(
-        token_ids.to(model.device),
-        max_new_tokens=100,
-        min_new_tokens=100,
-        do_sample=True,
-        temperature=0.8,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id
-    )
-
-output = tokenizer.decode(output_ids.tolist()[0])
-print(output)
-
+EXAMPLES = (
+    CARD
+    + """
 print(tokenizer.tokenize("吾輩は猫である"))
 print(tokenizer.tokenize("  吾輩は  猫である   "))
 
@@ -55,13 +30,14 @@ bad_tokenizer = AutoTokenizer.from_pretrained("rinna/japanese-gpt-neox-3.6b")
 print(good_tokenizer.decode(good_tokenizer.encode("გამარჯობა  吾輩は  猫である   ")))
 print(bad_tokenizer.decode(bad_tokenizer.encode("გამარჯობა  吾輩は  猫である   ")))
 """
+)
 RUN = f"""
 import contextlib, io, json, os, sys
 answers = []
 for place in sys.argv[1:]:
     os.chdir(place)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        exec({CARD!r})
+        exec({EXAMPLES!r})
     answers.append(printed.getvalue().rsplit("\\n", 5)[:5])
 print(json.dumps(answers))
 """
