@@ -50,6 +50,8 @@ def main() -> None:
         bits, _, cache_bits = name.partition("/")
         label = f"{bits} bits" + (", cache 8" if cache_bits else "")
         report(label, texts, expected, native(model, int(bits), int(cache_bits) if cache_bits else None))
+    model.to(torch.bfloat16)
+    report("bfloat16", texts, expected, native(model, 16, None))
     report("torch bfloat16", texts, expected, by_torch(model))
 
 
@@ -79,7 +81,7 @@ def native(model: GPTNeoX, bits: int, cache_bits: int | None) -> Logits:
 
 
 def by_torch(model: GPTNeoX) -> Logits:
-    backend = TorchBackend(model.to(torch.bfloat16), 1, min(WINDOW, model.config.max_position_embeddings))
+    backend = TorchBackend(model, 1, min(WINDOW, model.config.max_position_embeddings))
     return lambda ids: backend.forward([Row(0, 0, ids)], every=True)
 
 

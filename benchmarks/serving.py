@@ -1,6 +1,6 @@
 """Tokens a second and time to the first text of servers over the same weights, under 1, 8, 64 and 256 clients.
 
-    python -m benchmarks.serving FOLDER --tokenizer runs/tiny-cpu/tokenizer [--bits 16] [--llama-server PATH]
+    python -m benchmarks.serving FOLDER --tokenizer runs/tiny-cpu/tokenizer [--dtype bfloat16] [--llama-server PATH]
         [--clients 1 8 64 256] [--tokens 32] [--rounds 3] [--slots 64] [--seconds 30]
 
 FOLDER keeps a model of GPT-NeoX's small shape (12 layers of width 768) with random weights and that tokenizer, in the
@@ -9,8 +9,7 @@ formats of all servers, so that a second run begins at once. janeox, `transforme
 of a beginning of its own, greedily; the model never ends a text, so that all get --tokens tokens, as the servers count
 them. A crowd that is not done after --seconds is sent home; what had come by then counts, and the column `tokens` (of a
 client) shows it. transformers runs with its continuous batching (CB) and, for up to 8 clients, without: it then answers
-one after the other. A precision that a server lacks is left out: transformers has no 8 bits on a CPU, and its 16 are
-bfloat16.
+one after the other; it has no 8 bits on a CPU.
 """
 
 import argparse
@@ -34,20 +33,19 @@ from janeox.model import GPTNeoX
 from janeox.tokenizer import Tokenizer
 
 TRANSFORMERS = "import sys; from transformers.cli.transformers import main; sys.argv[0] = 'transformers'; main()"
-DTYPES = {32: "float32", 16: "bfloat16"}
-GGUF = {32: ("F32",), 16: ("F16", "BF16"), 8: ("Q8_0",)}
+GGUF = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int8": "Q8_0"}
+"""llama.cpp's name of each precision."""
 ROOM = 256  # tokens of a slot in llama.cpp: the texts here come to less
 
 
-def write_models(folder: Path, tokenizer: Tokenizer, bits: int) -> None:
+def write_models(folder: Path, tokenizer: Tokenizer, kind: str) -> None:
     if not (folder / "model").exists():
         config = GPTNeoXConfig(tokenizer.vocab_size, 768, 12, 12, 3072)
         files.write_random_model(config, folder / "model")
         never_control(folder / "model", tokenizer)
         tokenizer.save(folder / "model")
-    for kind in GGUF[bits]:
-        if not (folder / f"{kind}.gguf").exists():
-            files.write_gguf(folder / "model", folder / f"{kind}.gguf", kind, tokenizer)
+    if not (folder / f"{kind}.gguf").exists():
+        files.write_gguf(folder / "model", folder / f"{kind}.gguf", kind, tokenizer)
 
 
 def never_control(folder: Path, tokenizer: Tokenizer) -> None:
@@ -60,17 +58,18 @@ def never_control(folder: Path, tokenizer: Tokenizer) -> None:
     model.save_pretrained(folder, dtype=torch.float16)
 
 
-def commands(folder: Path, bits: int, port: int, slots: int, llama_server: str | None) -> dict[str, list[str]]:
+def commands(folder: Path, dtype: str, port: int, slots: int, llama_server: str | None) -> dict[str, list[str]]:
     model, at = str(folder / "model"), ["--port", str(port)]
-    found = {"janeox": [sys.executable, "-m", "janeox.cli", "serve", model, "--slots", str(slots), "--bits", str(bits)]}
+    precision = ["--bits", "8"] if dtype == "int8" else ["--dtype", dtype]
+    found = {"janeox": [sys.executable, "-m", "janeox.cli", "serve", model, "--slots", str(slots), *precision]}
     found["janeox"] += ["--name", model, *at]
-    if bits in DTYPES:
-        theirs = ["serve", model, "--device", "cpu", "--dtype", DTYPES[bits], *at]
+    if dtype != "int8":
+        theirs = ["serve", model, "--device", "cpu", "--dtype", dtype, *at]
         found["transformers"] = [sys.executable, "-c", TRANSFORMERS, *theirs]
         found["transformers CB"] = [*found["transformers"], "--continuous-batching"]
-    for kind in GGUF[bits] if llama_server else ():
-        found[f"llama.cpp {kind}"] = [
-            str(llama_server), "-m", str(folder / f"{kind}.gguf"), *at, "-np", str(slots), "-c", str(slots * ROOM),
+    if llama_server:
+        found[f"llama.cpp {GGUF[dtype]}"] = [
+            llama_server, "-m", str(folder / f"{GGUF[dtype]}.gguf"), *at, "-np", str(slots), "-c", str(slots * ROOM),
             "--threads-http", str(slots + 8),
         ]  # fmt: skip
     return found
@@ -119,7 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tokenizer", required=True)
-    parser.add_argument("--bits", type=int, choices=GGUF, default=16)
+    parser.add_argument("--dtype", choices=GGUF, default="bfloat16")
     parser.add_argument("--llama-server", default=shutil.which("llama-server"))
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64, 256])
     parser.add_argument("--tokens", type=int, default=32)
@@ -128,7 +127,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--only", nargs="+", help="servers")
     asked = parser.parse_args()
-    write_models(asked.folder, Tokenizer.load(asked.tokenizer), asked.bits)
+    write_models(asked.folder, Tokenizer.load(asked.tokenizer), GGUF[asked.dtype])
     print(header())
     if asked.llama_server:
         told = subprocess.run([asked.llama_server, "--version"], capture_output=True, text=True)
@@ -140,18 +139,18 @@ def main() -> None:
     url = f"http://127.0.0.1:{port}"
     found: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
     for _ in range(asked.rounds):
-        for name, command in commands(asked.folder, asked.bits, port, asked.slots, asked.llama_server).items():
+        for name, command in commands(asked.folder, asked.dtype, port, asked.slots, asked.llama_server).items():
             if asked.only and name not in asked.only:
                 continue
             crowds = [clients for clients in asked.clients if name != "transformers" or clients <= 8]
             for clients, figures in measure(command, url, beginnings, crowds, asked):
                 found.setdefault((name, clients), []).append(figures)
                 print(f"{name}, {clients}: {figures[0]:.1f} tokens/s, {figures[1]:.3f} s", file=sys.stderr)
-    report(found, asked.bits, asked.rounds)
+    report(found, asked.dtype, asked.rounds)
 
 
-def report(found: dict[tuple[str, int], list[tuple[float, float, float]]], bits: int, rounds: int) -> None:
-    print(f"{bits} bits, medians of {rounds} rounds; the ratio is the median of the rounds' ratios")
+def report(found: dict[tuple[str, int], list[tuple[float, float, float]]], dtype: str, rounds: int) -> None:
+    print(f"{dtype}, medians of {rounds} rounds; the ratio is the median of the rounds' ratios")
     print(f"{'server':<18}{'clients':>8}{'tokens/s':>10}{'first s':>9}{'tokens':>8}{'janeox/it':>11}")
     for (name, clients), figures in sorted(found.items(), key=lambda item: item[0][1]):
         rate, first, tokens = (statistics.median(values) for values in zip(*figures, strict=True))

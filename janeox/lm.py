@@ -215,8 +215,9 @@ def load(
     Args:
         device: auto, cpu, cuda, cuda:0, mps.
         dtype: auto, float32, float16, bfloat16; auto keeps the stored half precision where the hardware is fast in it.
-        bits: of the weights with which the native kernels generate; None for 32 where dtype is float32, otherwise 16,
-            or for those of a folder that `janeox quantize` wrote. The weights are packed at first use. On a GPU: 8.
+        bits: of the weights with which the native kernels generate; None for 32 where dtype is float32, otherwise 16
+            (bfloat16 where dtype is, else float16), or for those of a folder that `janeox quantize` wrote. The weights
+            are packed at first use. On a GPU: 8.
         assistant_model: a smaller model with the same tokenizer, which guesses what comes next.
 
     Raises:

@@ -46,7 +46,7 @@ def error(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-KERNELS = [name for name in ("avx512", "avx2", "neon") if supported(name)]
+KERNELS = [name for name in ("avx512bf16", "avx512", "avx2", "neon") if supported(name)]
 
 
 def test_there_are_kernels_for_this_processor():
@@ -69,6 +69,25 @@ def test_logits_equal_transformers(number, kernels):
     assert (exact.forward(rows) - expected[:, -1]).abs().max() < 1e-5
     half = NativeBackend.from_model(model(config, number), 3, 41, bits=16, kernels=kernels)
     assert error(half.forward(rows, every=True).view_as(expected), expected) < 1e-3
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("number", range(4))
+def test_bfloat16_products_are_those_of_the_rounded_numbers(number, kernels, monkeypatch):
+    config = shape(number)
+    rounded = model(config, number).bfloat16()
+    backend = NativeBackend.from_model(rounded, 1, 41, cache_bits=32, kernels=kernels)
+    assert backend.tensors["embed_out.weight"].dtype == torch.bfloat16
+    rounded = rounded.float()
+    for module in rounded.modules():
+        if isinstance(module, torch.nn.Linear):
+            linear = lambda self, x: F.linear(x.bfloat16().float(), self.weight, self.bias)  # noqa: E731
+            monkeypatch.setattr(module, "forward", linear.__get__(module))
+    ids = torch.randint(0, config.vocab_size, (1, 41))
+    with torch.no_grad():
+        expected = rounded(ids)[0]
+    found = backend.forward([Row(0, 0, ids[0].tolist())], every=True)
+    assert error(found, expected) < 3e-3  # an activation beside the middle of two numbers may be rounded to the other
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -105,10 +124,11 @@ def test_integer_products_are_those_of_the_rounded_numbers(number, bits, monkeyp
     assert error(found, expected) < 3e-3
 
 
-@pytest.mark.parametrize("bits", [32, 16, 8, 4])
+@pytest.mark.parametrize("bits,dtype", [(32, None), (16, None), (16, torch.bfloat16), (8, None), (4, None)])
 @pytest.mark.parametrize("kernels", KERNELS)
-def test_every_kind_of_kernels_gives_the_same_bits(bits, kernels):
-    best, other = (NativeBackend.from_model(model(shape(3)), 2, 64, bits=bits, kernels=name) for name in ("", kernels))
+def test_every_kind_of_kernels_gives_the_same_bits(bits, dtype, kernels):
+    weights = model(shape(3)).to(dtype)
+    best, other = (NativeBackend.from_model(weights, 2, 64, bits=bits, kernels=name) for name in ("", kernels))
     assert other.kernels == kernels
     rows = [Row(1, 0, list(range(30))), Row(0, 0, [7])]
     assert torch.equal(best.forward(rows, every=True), other.forward(rows, every=True))
@@ -273,7 +293,7 @@ def test_bench_prints_shares_of_measured_limits(tmp_path, capsys):
     arguments = ["bench", str(tmp_path), "--prompt", "20", "--steps", "2", "--bits", "32", "8"]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"read bandwidth [\d.]+ GB/s; \d+ GFLOP/s in float32, \d+ GOP/s in int8", printed)
+    assert re.search(r"read bandwidth [\d.]+ GB/s; \d+ GFLOP/s in float32, \d+ in bfloat16, \d+ GOP/s in int8", printed)
     assert len(re.findall(r"│ janeox \(\w+\) ", printed)) == 3 and "transformers" in printed
     assert main(["bench", str(tmp_path), "--prompt", "65"]) == 1
     assert "65 tokens are more than the model's context, 64" in capsys.readouterr().err

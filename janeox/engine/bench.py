@@ -53,7 +53,7 @@ def run_bench(settings: Bench) -> None:
         table.add_column(column, justify="left" if column == "engine" else "right")
     try:
         bandwidth = read_bandwidth()
-        peaks = {bits: peak_operations(bits) for bits in (32, 8)}
+        peaks = {bits: peak_operations(bits) for bits in (32, 16, 8)}
         for name, bits, backend in _backends(settings, folder, longest):
             with progress(f"measure {name}, {bits} bits", shown=True):
                 steps = [_step_seconds(backend, rows, settings.steps) for rows in settings.rows]
@@ -64,12 +64,15 @@ def run_bench(settings: Bench) -> None:
                 used = backend.step_bytes() / 1e9
                 cells = [f"{cell} ({used / s / bandwidth:.0%})" for cell, s in zip(cells, steps, strict=True)]
                 operations = 2 * _layer_weights(backend) * settings.prompt / prompt / 1e9
-                speed += f" ({operations / peaks[8 if bits < 16 else 32]:.0%})"
+                speed += f" ({operations / peaks[backend.product_bits]:.0%})"
             table.add_row(name, str(bits), *cells, speed)
             del backend
     except NotCovered as error:
         raise JaneoxError(f"there is nothing to measure: {error}") from error
-    print(f"read bandwidth {bandwidth:.1f} GB/s; {peaks[32]:.0f} GFLOP/s in float32, {peaks[8]:.0f} GOP/s in int8")
+    print(
+        f"read bandwidth {bandwidth:.1f} GB/s; {peaks[32]:.0f} GFLOP/s in float32, {peaks[16]:.0f} in bfloat16, "
+        f"{peaks[8]:.0f} GOP/s in int8"
+    )
     Console().print(table)
 
 

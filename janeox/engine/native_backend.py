@@ -1,6 +1,7 @@
-"""The backend of the native kernels: float32, float16, 8 and 4 bits on a CPU, a whole step in one call.
+"""The backend of the native kernels: float32, float16, bfloat16, 8 and 4 bits on a CPU, a whole step in one call.
 
-Sixteen bits are float16: exact for the series' files, eight times finer than bfloat16, and multiplied in float32.
+Sixteen bits are bfloat16 for a model in bfloat16, with activations rounded likewise; otherwise float16: exact for the
+series' files, eight times finer, and multiplied in float32.
 """
 
 import ctypes
@@ -121,6 +122,13 @@ class NativeBackend:
         """Of the layers' matrices."""
         return packed_bits(self.tensors)
 
+    @property
+    def product_bits(self) -> int:
+        """Of the numbers that are multiplied: float16 weights are widened, 4-bit ones count as bytes."""
+        if self.tensors["embed_out.weight"].dtype == torch.bfloat16:
+            return 16
+        return 32 if self.bits >= 16 else 8
+
     def step_bytes(self) -> int:
         """Bytes of weights that a step reads, whatever its rows: all but the embedding."""
         return sum(tensor.nbytes for name, tensor in self.tensors.items() if "embed_in" not in name)
@@ -227,12 +235,13 @@ class NativeBackend:
     def _matrix(self, name: str, rows: int, columns: int) -> ctypes.Structure:
         """Any of the precisions, as `pack` made it."""
         bits = matrix_bits(self.tensors, f"{name}.weight")
-        shape, scales_shape = packed_shapes(rows, columns, bits)
+        shape, scales_shape = packed_shapes(rows, columns, bits, self.tensors[f"{name}.weight"].dtype)
         weight = self._tensor(f"{name}.weight", shape)
         scales = self._tensor(f"{name}.weight{SCALES}", scales_shape) if bits < 16 else None
         bias = self._tensor(f"{name}.bias", (shape[0] * LANES,)) if f"{name}.bias" in self.tensors else None
         pointers = (None if tensor is None else tensor.data_ptr() for tensor in (weight, scales, bias))
-        return Matrix(*pointers, shape[0], weight.numel() * (2 if bits == 4 else 1) // (shape[0] * LANES), bits, 0)
+        columns = weight.numel() * (2 if bits == 4 else 1) // (shape[0] * LANES)
+        return Matrix(*pointers, shape[0], columns, bits, weight.dtype == torch.bfloat16)
 
     def _allocate(self, bits: int) -> ctypes.Structure:
         """The cache. Memory that was never written takes no place, so that only used positions count."""

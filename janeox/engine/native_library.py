@@ -22,7 +22,7 @@ def structure(name: str, **fields: object) -> type[ctypes.Structure]:
 # The structures of native/engine.h and engine.cpp.
 POINTER, INT = ctypes.c_void_p, ctypes.c_int32
 Matrix = structure(
-    "Matrix", weight=POINTER, scales=POINTER, bias=POINTER, panels=INT, columns=INT, bits=INT, unused=INT
+    "Matrix", weight=POINTER, scales=POINTER, bias=POINTER, panels=INT, columns=INT, bits=INT, bfloat=INT
 )
 Norm = structure("Norm", weight=POINTER, bias=POINTER)
 Layer = structure(
@@ -84,7 +84,7 @@ class NativeEngine:
 
     Args:
         threads: None for as many as torch uses, which is the number of cores.
-        kernels: "avx512", "avx2" or "neon"; empty for the best of this machine.
+        kernels: "avx512bf16", "avx512", "avx2" or "neon"; empty for the best of this machine.
 
     Raises:
         NotCovered: no library, or no such kernels here.

@@ -43,11 +43,14 @@ def pack(name: str, weight: Tensor, bits: int) -> Iterator[tuple[str, Tensor]]:
     """A matrix (N, K) under its name, and for 8 and 4 bits its scales; P panels of 16 rows, rows and columns padded.
 
     Returns:
-        32, 16: (P, K, 16) floats. 8: (P, K/4, 16, 4) bytes. 4: (P, K/8, 16, 4) bytes of two columns, k and k + 4.
+        32: (P, K, 16) float32. 16: (P, K, 16) float16, or (P, K/2, 16, 2) where the matrix is bfloat16.
+        8: (P, K/4, 16, 4) bytes. 4: (P, K/8, 16, 4) bytes of two columns, k and k + 4.
         Scales: (P, K/group, 16) float16.
     """
-    shape, scales_shape = packed_shapes(weight.shape[0], weight.shape[1], bits)
-    packed = torch.empty(shape, dtype={32: torch.float32, 16: torch.float16}.get(bits, torch.uint8))
+    half = torch.bfloat16 if weight.dtype == torch.bfloat16 else torch.float16
+    dtype = {32: torch.float32, 16: half}.get(bits, torch.uint8)
+    shape, scales_shape = packed_shapes(weight.shape[0], weight.shape[1], bits, dtype)
+    packed = torch.empty(shape, dtype=dtype)
     scales = torch.empty(scales_shape, dtype=torch.float16)
     finite = True
     for first in range(0, len(weight), PORTION):  # so that what is computed on the way stays in the cache
@@ -55,6 +58,8 @@ def pack(name: str, weight: Tensor, bits: int) -> Iterator[tuple[str, Tensor]]:
         place = slice(first // LANES, (first + len(rows)) // LANES)
         panels = rows.view(-1, LANES, rows.shape[1])
         if bits >= 16:
+            if dtype == torch.bfloat16:
+                panels = panels.unflatten(2, (-1, 2))
             packed[place] = panels.transpose(1, 2)
             finite &= bool(packed[place].isfinite().all())
         else:
@@ -134,9 +139,10 @@ def packed_bits(tensors: dict[str, Tensor]) -> int:
     return matrix_bits(tensors, "gpt_neox.layers.0.attention.query_key_value.weight")
 
 
-def packed_shapes(rows: int, columns: int, bits: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def packed_shapes(rows: int, columns: int, bits: int, dtype: torch.dtype) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Shapes of the tensors that `pack` yields; the second, of the scales, only for 8 and 4 bits."""
     group = GROUP.get(bits, LANES)
     P, K = -(-rows // LANES), -(-columns // group) * group
-    weight = {8: (P, K // 4, LANES, 4), 4: (P, K // 8, LANES, 4)}.get(bits, (P, K, LANES))
+    floats = (P, K // 2, LANES, 2) if dtype == torch.bfloat16 else (P, K, LANES)
+    weight = {8: (P, K // 4, LANES, 4), 4: (P, K // 8, LANES, 4)}.get(bits, floats)
     return weight, (P, K // group, LANES)

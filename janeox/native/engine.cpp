@@ -14,7 +14,11 @@ namespace {
 
 const Kernels* find_kernels(const char* name) {
 #if defined(__x86_64__) && defined(__GNUC__)
-    const Kernels* known[] = {&avx512_kernels, &avx2_kernels};
+    const Kernels* known[] = {
+#ifdef JANEOX_AVX512_BF16
+        &avx512bf16_kernels,
+#endif
+        &avx512_kernels, &avx2_kernels};
 #elif defined(__aarch64__) && defined(__GNUC__)
     const Kernels* known[] = {&neon_kernels};
 #else
@@ -55,7 +59,8 @@ public:
         wide_ = grown(wide, tokens * widest);
         out_ = grown(out, tokens * C);
         const size_t columns = tokens * (widest + 64);  // the padding of a last group included
-        input_ = {grown(values, columns), grown(bytes, columns), grown(scales, columns / 16), grown(sums, columns / 16), rows.num_tokens};
+        input_ = {grown(values, columns), grown(pairs, columns / 2), grown(bytes, columns), grown(scales, columns / 16), grown(sums, columns / 16),
+                  rows.num_tokens};
         head_input_ = input_;
         head_input_.tokens = rows.num_wanted;
         const size_t positions = static_cast<size_t>(cache.blocks) * LANES;
@@ -197,6 +202,7 @@ private:
     std::mutex mutex_;
     std::vector<std::vector<float>> scratch_;
     std::vector<float> x, wide, out, values, scales;
+    std::vector<Pair> pairs;
     std::vector<int8_t> bytes;
     std::vector<int32_t> sums;
     float *x_, *wide_, *out_;

@@ -12,15 +12,24 @@ namespace janeox {
 
 constexpr int LANES = 16;  // rows of a panel, positions of a block of the KV cache
 
+// gcc 11 knows the bfloat16 products of AVX-512 and how to ask a processor for them.
+#if defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 11)
+#define JANEOX_AVX512_BF16
+#endif
+
+struct Pair {  // two bfloat16 columns of one row; their products are added to a float32 sum, `odd` first
+    uint16_t even, odd;
+};
+
 // Columns that share a scale. The widths of a matrix are padded to whole groups.
 constexpr int group(int bits) { return bits == 8 ? 64 : bits == 4 ? 32 : 1; }
 
 struct Matrix {  // y = W x + bias; P panels of 16 rows, K columns, padded
-    const void* weight;      // 32, 16 bits: (P, K, 16) floats; 8: (P, K/4, 16, 4) bytes, w + 128; 4: (P, K/8, 16, 4) bytes,
-                             // columns 0-3 in the low halves and 4-7 in the high ones, w + 8
+    const void* weight;      // 32, 16 bits: (P, K, 16) floats, bfloat16: (P, K/2, 16) pairs; 8: (P, K/4, 16, 4) bytes, w + 128;
+                             // 4: (P, K/8, 16, 4) bytes, columns 0-3 in the low halves and 4-7 in the high ones, w + 8
     const uint16_t* scales;  // (P, K/group, 16) float16; none for 32 and 16 bits
     const float* bias;       // (P * 16), or none
-    int32_t panels, columns, bits, unused;
+    int32_t panels, columns, bits, bfloat;  // `bfloat`: the 16 bits are bfloat16
 };
 
 struct Norm {
@@ -52,6 +61,7 @@ struct Cache {  // of all slots; B blocks of 16 positions; D head size
 
 struct Input {  // the operand x of a product for some tokens, in tiles of `width` of them (kernels.h; the last may be narrower)
     float* values;   // 32, 16 bits: per tile (K, width)
+    Pair* pairs;     // bfloat16: per tile (K/2, width)
     int8_t* bytes;   // 8, 4 bits: per tile (K/4, width, 4)
     float* scales;   // per tile (K/group, width)
     int32_t* sums;   // likewise: the sum of a group's bytes, times minus what its weights were raised by
@@ -95,6 +105,6 @@ inline size_t head_scratch(int positions, int head_dim, int tile) {
     return static_cast<size_t>(tile) * (2 * (positions + LANES) + head_dim) + head_dim;
 }
 
-extern const Kernels avx512_kernels, avx2_kernels, neon_kernels;
+extern const Kernels avx512bf16_kernels, avx512_kernels, avx2_kernels, neon_kernels;
 
 }  // namespace janeox

@@ -94,7 +94,7 @@ inline int width(const Matrix& w, const Input& x) {
     return tile_width(x.tokens, w.bits < 16 && x.tokens > Simd::TILE ? Simd::INTEGER_TILE : Simd::TILE);
 }
 
-// ── products with float weights, keys and values ────────────────────────────────────────────────────────────────────
+// ── products with float weights, pairs of them, keys and values ────────────────────────────────────────────────────────────────────
 
 template <int M, int T>
 inline void finish(const F (&acc)[M][T][V], const float* bias, float* out, size_t stride, bool add) {
@@ -111,22 +111,22 @@ inline void finish(const F (&acc)[M][T][V], const float* bias, float* out, size_
 }
 
 // out[t * stride + 16 p + lane] = sum over k of b[p][k][lane] * a[k][t], for M panels and T tokens. The rows k of a panel
-// lie in blocks of `block`, `jump` elements apart; panels lie `step` elements apart.
-template <int M, int T, class E>
-void product(const E* b, size_t step, int block, size_t jump, const float* a, int columns, const float* bias, float* out,
+// lie in blocks of `block`, `jump` elements apart; panels lie `step` elements apart. A is float, or Pair where E is.
+template <int M, int T, class E, class A>
+void product(const E* b, size_t step, int block, size_t jump, const A* a, int columns, const float* bias, float* out,
              size_t stride, bool add) {
     F acc[M][T][V] = {};
     for (int done = 0; done < columns; done += block, b += jump) {
         const int count = columns - done < block ? columns - done : block;
         const E* row = b;
         for (int k = 0; k < count; k++, row += LANES, a += T) {
-            F w[M][V];
+            decltype(Simd::load(b)) w[M][V];
             for (int m = 0; m < M; m++) {
                 __builtin_prefetch(reinterpret_cast<const char*>(row + m * step) + 2048);
                 for (int v = 0; v < V; v++) w[m][v] = Simd::load(row + m * step + v * N);
             }
             for (int t = 0; t < T; t++) {
-                const F x = Simd::set(a[t]);
+                const auto x = Simd::set(a[t]);
                 for (int m = 0; m < M; m++)
                     for (int v = 0; v < V; v++) acc[m][t][v] = Simd::fma(w[m][v], x, acc[m][t][v]);
             }
@@ -145,8 +145,8 @@ struct Operand {
     int block, panels;
 };
 
-template <class E, int T = 1>
-void products(const Operand<E>& w, const float* a, int tokens, int columns, const float* bias, float* out, size_t stride,
+template <class E, int T = 1, class A>
+void products(const Operand<E>& w, const A* a, int tokens, int columns, const float* bias, float* out, size_t stride,
               bool add) {
     if constexpr (T < Simd::TILE) {
         if (tokens > T) return products<E, T + 1>(w, a, tokens, columns, bias, out, stride, add);
@@ -234,13 +234,14 @@ void products(const Matrix& w, const Input& x, size_t place, int tokens, int fir
     }
 }
 
-template <class E>
-void float_products(const Matrix& w, const Input& x, int tile, int tokens, int first, int last, float* out, size_t stride,
-                    bool add) {
-    const size_t step = static_cast<size_t>(w.columns) * LANES;
-    const Operand<E> panels{static_cast<const E*>(w.weight) + first * step, step, 0, w.columns, last - first};
-    products(panels, x.values + static_cast<size_t>(tile) * w.columns, tokens, w.columns,
-             w.bias ? w.bias + first * LANES : nullptr, out + first * LANES, stride, add);
+// `columns` counts elements E, `a` has as many of each token.
+template <class E, class A>
+void float_products(const Matrix& w, const A* a, int columns, int tile, int tokens, int first, int last, float* out,
+                    size_t stride, bool add) {
+    const size_t step = static_cast<size_t>(columns) * LANES;
+    const Operand<E> panels{static_cast<const E*>(w.weight) + first * step, step, 0, columns, last - first};
+    products(panels, a + static_cast<size_t>(tile) * columns, tokens, columns, w.bias ? w.bias + first * LANES : nullptr,
+             out + first * LANES, stride, add);
 }
 
 void multiply(const Matrix& w, const Input& x, int first, int last, float* out, size_t stride, bool add) {
@@ -249,16 +250,37 @@ void multiply(const Matrix& w, const Input& x, int first, int last, float* out, 
         const int tokens = x.tokens - tile < T ? x.tokens - tile : T;
         float* rows = out + tile * stride;
         const size_t place = static_cast<size_t>(tile) * (w.columns / group(w.bits));
-        if (w.bits == 32) float_products<float>(w, x, tile, tokens, first, last, rows, stride, add);
-        if (w.bits == 16) float_products<uint16_t>(w, x, tile, tokens, first, last, rows, stride, add);
-        if (w.bits == 8) products<8>(w, x, place, tokens, first, last, rows, stride, add);
-        if (w.bits == 4) products<4>(w, x, place, tokens, first, last, rows, stride, add);
+        if (w.bfloat) {
+            float_products<Pair>(w, x.pairs, w.columns / 2, tile, tokens, first, last, rows, stride, add);
+        } else if (w.bits == 32) {
+            float_products<float>(w, x.values, w.columns, tile, tokens, first, last, rows, stride, add);
+        } else if (w.bits == 16) {
+            float_products<uint16_t>(w, x.values, w.columns, tile, tokens, first, last, rows, stride, add);
+        } else if (w.bits == 8) {
+            products<8>(w, x, place, tokens, first, last, rows, stride, add);
+        } else {
+            products<4>(w, x, place, tokens, first, last, rows, stride, add);
+        }
     }
+}
+
+// To the nearest, ties to even.
+inline uint16_t bfloat16(float x) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &x, 4);
+    return static_cast<uint16_t>(x != x ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
 void prepare(const Matrix& w, const float* x, int size, int token, Input& input) {
     const int most = width(w, input), first = token - token % most, column = token - first;
     const int T = input.tokens - first < most ? input.tokens - first : most;
+    if (w.bfloat) {
+        Pair* out = input.pairs + static_cast<size_t>(first) * (w.columns / 2) + column;
+        for (int k = 0; k < w.columns; k += 2) {
+            out[static_cast<size_t>(k / 2) * T] = k < size ? Pair{bfloat16(x[k]), bfloat16(x[k + 1])} : Pair{};
+        }
+        return;
+    }
     if (w.bits >= 16) {
         float* out = input.values + static_cast<size_t>(first) * w.columns + column;
         for (int k = 0; k < w.columns; k++) out[static_cast<size_t>(k) * T] = k < size ? x[k] : 0.f;
@@ -308,7 +330,8 @@ float read(const uint8_t* p, size_t bytes) {
     return largest(total);
 }
 
-// Multiplies registers `rounds` times; `done` gets the multiplications and additions of numbers. The result means nothing.
+// Multiplies registers `rounds` times, 16 bits as pairs; `done` gets the multiplications and additions of numbers. The
+// result means nothing.
 float peak(int bits, int rounds, double* done) {
     constexpr int CHAINS = 10;  // enough to hide the latency of each
     F floats[CHAINS] = {};
@@ -316,13 +339,15 @@ float peak(int bits, int rounds, double* done) {
     const F half = Simd::set(0.5f);
     const I x = Simd::set_int(0x01020301);
     for (int r = 0; r < rounds; r++) {
-        if (bits >= 16) {
+        if (bits == 32) {
             for (F& s : floats) s = Simd::fma(s, half, half);
+        } else if (bits == 16) {
+            for (F& s : floats) s = Simd::fma(x, x, s);
         } else {
             for (I& s : integers) s = Simd::dot8(s, x, x);
         }
     }
-    *done = (bits >= 16 ? 2.0 : 8.0) * rounds * CHAINS * N;
+    *done = (bits == 32 ? 2.0 : bits == 16 ? 4.0 : 8.0) * rounds * CHAINS * N;
     F total = Simd::set(0.f);
     for (int i = 0; i < CHAINS; i++) total = total + floats[i] + Simd::from_int(integers[i]);
     return largest(total);

@@ -22,14 +22,19 @@ struct Simd {
         const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
         _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
     }
+    static I load(const Pair* p) { return load_int(p); }
     static F set(float x) { return _mm256_set1_ps(x); }
+    static I set(Pair x) { return four_bytes(&x); }
     static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+    static F fma(I a, I b, F c) { return fma(even(a), even(b), fma(odd(a), odd(b), c)); }
+    static F even(I pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)); }
+    static F odd(I pairs) { return _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(int(0xffff0000u)))); }
     static I round(F v) { return _mm256_cvtps_epi32(v); }
     static F from_int(I v) { return _mm256_cvtepi32_ps(v); }
     static F power_of_two(I n) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23)); }
     static I set_int(int x) { return _mm256_set1_epi32(x); }
     static I load_int(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
-    static I four_bytes(const int8_t* p) {
+    static I four_bytes(const void* p) {
         int x;
         __builtin_memcpy(&x, p, 4);
         return _mm256_set1_epi32(x);

@@ -3,6 +3,9 @@
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512vnni,avx512dq,f16c,fma")
+#ifdef BFLOAT16_PRODUCTS  // kernels_avx512bf16.cpp
+#pragma GCC target("avx512bf16")
+#endif
 
 namespace janeox {
 namespace {
@@ -19,14 +22,23 @@ struct Simd {
     static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
     static void store(uint16_t* p, F v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, 0)); }
     static void store_bytes(int8_t* p, I v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v)); }
+    static I load(const Pair* p) { return load_int(p); }
     static F set(float x) { return _mm512_set1_ps(x); }
+    static I set(Pair x) { return four_bytes(&x); }
     static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+#ifdef BFLOAT16_PRODUCTS
+    static F fma(I a, I b, F c) { return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b); }
+#else
+    static F fma(I a, I b, F c) { return fma(even(a), even(b), fma(odd(a), odd(b), c)); }
+    static F even(I pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
+    static F odd(I pairs) { return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(int(0xffff0000u)))); }
+#endif
     static I round(F v) { return _mm512_cvtps_epi32(v); }
     static F from_int(I v) { return _mm512_cvtepi32_ps(v); }
     static F power_of_two(I n) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23)); }
     static I set_int(int x) { return _mm512_set1_epi32(x); }
     static I load_int(const void* p) { return _mm512_loadu_si512(p); }
-    static I four_bytes(const int8_t* p) {
+    static I four_bytes(const void* p) {
         int x;
         __builtin_memcpy(&x, p, 4);
         return _mm512_set1_epi32(x);
@@ -42,13 +54,22 @@ struct Simd {
 
 bool supported() {
     return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512dq");
+           __builtin_cpu_supports("avx512dq")
+#ifdef BFLOAT16_PRODUCTS
+           && __builtin_cpu_supports("avx512bf16")
+#endif
+        ;
 }
 
 }  // namespace
 
-const Kernels avx512_kernels{"avx512", Simd::TILE, supported, embed, normalize,  gelu,
-                              prepare, multiply,    attend_any, read,      peak};
+#ifdef BFLOAT16_PRODUCTS
+const Kernels avx512bf16_kernels{"avx512bf16",
+#else
+const Kernels avx512_kernels{"avx512",
+#endif
+                             Simd::TILE, supported, embed,      normalize, gelu,
+                             prepare,    multiply,  attend_any, read,      peak};
 
 }  // namespace janeox
 #endif

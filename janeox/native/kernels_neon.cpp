@@ -31,14 +31,19 @@ struct Simd {
         const int8x8_t bytes = vqmovn_s16(vcombine_s16(words, words));
         __builtin_memcpy(p, &bytes, 4);
     }
+    static I load(const Pair* p) { return load_int(p); }
     static F set(float x) { return vdupq_n_f32(x); }
+    static I set(Pair x) { return four_bytes(&x); }
     static F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
+    static F fma(I a, I b, F c) { return fma(even(a), even(b), fma(odd(a), odd(b), c)); }
+    static F even(I pairs) { return vreinterpretq_f32_s32(vshlq_n_s32(pairs, 16)); }
+    static F odd(I pairs) { return vreinterpretq_f32_s32(vandq_s32(pairs, vdupq_n_s32(int32_t(0xffff0000u)))); }
     static I round(F v) { return vcvtnq_s32_f32(v); }
     static F from_int(I v) { return vcvtq_f32_s32(v); }
     static F power_of_two(I n) { return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23)); }
     static I set_int(int x) { return vdupq_n_s32(x); }
     static I load_int(const void* p) { return vreinterpretq_s32_u8(vld1q_u8(static_cast<const uint8_t*>(p))); }
-    static I four_bytes(const int8_t* p) {
+    static I four_bytes(const void* p) {
         int32_t x;
         __builtin_memcpy(&x, p, 4);
         return vdupq_n_s32(x);
