@@ -3,9 +3,9 @@
 python -m benchmarks.readme [RUN]
 """
 
+import argparse
 import json
 import re
-import sys
 from pathlib import Path
 
 from benchmarks.machine import header
@@ -16,8 +16,9 @@ MARKS = re.compile(r"(<!-- result: .*? -->\n).*?(<!-- /result -->)", re.DOTALL)
 
 
 def main() -> None:
-    run = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/tiny-cpu")
-    result = block(run)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, nargs="?", default=Path("runs/tiny-cpu"))
+    result = block(parser.parse_args().run)
     for name in ("README.md", "README.ja.md"):
         text = Path(name).read_text(encoding="utf-8")
         Path(name).write_text(MARKS.sub(lambda match: match[1] + result + match[2], text), encoding="utf-8")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from janeox.cli import main
+from janeox.train.metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -86,7 +87,7 @@ def start(*arguments: object, preexec_fn: Callable[[], None] | None = None) -> s
 
 def metrics(run: Path) -> list[dict]:
     """The rows of a run's metrics, without the fields that tell of time."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = read_metrics(run / "metrics.jsonl")
     return [{key: value for key, value in row.items() if key != "time"} for row in rows]
 
 
