@@ -159,10 +159,13 @@ private:
     }
 
     void multiply(const Matrix& matrix, const Input& input, float* to, size_t stride, bool add) {
-        // Portions that stay in the second cache while tile after tile reads them, and enough for all threads.
-        const int fit = static_cast<int>(std::max<int64_t>(1, 400000 / (int64_t(matrix.columns) * LANES * matrix.bits / 8)));
-        const int share = (matrix.panels + team_.size() * 8 - 1) / (team_.size() * 8);
-        int portion = std::max(1, std::min(fit, share));
+        // Enough portions for all threads; where tile after tile reads them, they stay in the second cache. Two panels are
+        // multiplied side by side whatever their size.
+        int portion = (matrix.panels + team_.size() * 8 - 1) / (team_.size() * 8);
+        if (input.tokens > kernels_->tile) {
+            const int64_t panel = int64_t(matrix.columns) * LANES * matrix.bits / 8;
+            portion = std::min(portion, std::max(2, static_cast<int>(400000 / panel)));
+        }
         if (portion > 4) portion &= ~3;
         team_.each((matrix.panels + portion - 1) / portion, [&](int i) {
             kernels_->multiply(matrix, input, i * portion, std::min(matrix.panels, (i + 1) * portion), to, stride, add);

@@ -27,7 +27,10 @@ struct Simd {
     static I set(Pair x) { return four_bytes(&x); }
     static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
 #ifdef BFLOAT16_PRODUCTS
-    static F fma(I a, I b, F c) { return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b); }
+    static F fma(I a, I b, F c) {
+        asm("vdpbf16ps %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
+        return c;
+    }
 #else
     static F fma(I a, I b, F c) { return fma(even(a), even(b), fma(odd(a), odd(b), c)); }
     static F even(I pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
@@ -45,8 +48,12 @@ struct Simd {
     }
     static I low(I w) { return _mm512_and_si512(w, _mm512_set1_epi8(15)); }
     static I high(I w) { return _mm512_and_si512(_mm512_srli_epi16(w, 4), _mm512_set1_epi8(15)); }
-    static I dot8(I sum, I w, I x) { return _mm512_dpbusd_epi32(sum, w, x); }
-    static I dot4(I sum, I w, I x) { return _mm512_dpbusd_epi32(sum, w, x); }
+    // Not the intrinsic: gcc 12 copies every sum to another register and back around it.
+    static I dot8(I sum, I w, I x) {
+        asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
+        return sum;
+    }
+    static I dot4(I sum, I w, I x) { return dot8(sum, w, x); }
 };
 
 #include "kernels.h"
