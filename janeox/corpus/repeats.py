@@ -4,15 +4,18 @@ A document is dropped where it shares its text's hash, or any band of its MinHas
 the recipe. So the result hangs on that order alone, not on who did which part when, and no graph of clusters is needed.
 """
 
+import os
 from bisect import bisect_left
 from pathlib import Path
 
 import numpy as np
 
-from janeox.corpus.pieces import ENTRY, read_array
+from janeox.corpus.pieces import ENTRY
 
-PART = 1 << 19
-"""Hashes that are sorted at once: about 30 MB."""
+PART = 1 << 18
+"""Hashes that a task holds, 4 MB."""
+SORTED = 1 << 15
+"""Hashes of these that are sorted at once, since that takes several times their memory."""
 SIZES = 40
 """How many sizes of groups are told apart: 2, 3 to 4, 5 to 8, and so on."""
 
@@ -30,24 +33,45 @@ def find_repeats(files: list[Path], part: int, parts: int, out: Path) -> None:
         out: gets `SIZES` numbers of groups of equal hashes by size, the start of each piece's places and the end of the
             last, all uint64; then the places in their piece, uint32, sorted within the piece.
     """
-    low, high = (part * 2**64 // parts, (part + 1) * 2**64 // parts)
-    stretches = []
+    low, high = part * 2**64 // parts, (part + 1) * 2**64 // parts
+    held, ends = bytearray(), []
     for file in files:
-        entries = read_array(file, ENTRY)
-        first, end = (bisect_left(entries["hash"], bound, key=int) for bound in (low, high))
-        stretches.append(np.array(entries[first:end]))
-    pieces = np.repeat(np.arange(len(files), dtype=np.uint32), [len(stretch) for stretch in stretches])
-    entries = np.concatenate(stretches)
-    order = np.argsort(entries["hash"], kind="stable")  # equal hashes: the earliest piece first
-    entries, pieces = entries[order], pieces[order]
-    new = np.ones(len(entries), bool)
-    new[1:] = entries["hash"][1:] != entries["hash"][:-1]
-    found = np.unique(pieces[~new].astype(np.uint64) << np.uint64(32) | entries["place"][~new])
-    starts = np.searchsorted(found, np.arange(len(files) + 1, dtype=np.uint64) << np.uint64(32))
+        held += _stretch(file, low, high)
+        ends.append(len(held) // ENTRY.itemsize)
+    entries = np.frombuffer(held, ENTRY)
+    hashes = entries["hash"]
+    sizes, found = np.zeros(SIZES, np.uint64), []
+    cuts = 1 + len(entries) // SORTED
+    for cut in range(cuts):
+        first, end = (low + (high - low) * (cut + more) // cuts for more in (0, 1))
+        those = np.flatnonzero((hashes >= np.uint64(first)) & (hashes <= np.uint64(end - 1)))
+        those = those[np.argsort(hashes[those], kind="stable")]  # equal hashes: the earliest piece first
+        new = np.ones(len(those), bool)
+        new[1:] = hashes[those[1:]] != hashes[those[:-1]]
+        sizes += _group_sizes(entries["count"][those], new)
+        again = those[~new]
+        pieces = np.searchsorted(ends, again, side="right").astype(np.uint64)
+        found.append(pieces << np.uint64(32) | entries["place"][again])
+    places = np.unique(np.concatenate(found))
+    starts = np.searchsorted(places, np.arange(len(files) + 1, dtype=np.uint64) << np.uint64(32))
     with out.open("wb") as stream:
-        _group_sizes(entries["count"], new).tofile(stream)
+        sizes.tofile(stream)
         starts.astype(np.uint64).tofile(stream)
-        found.astype(np.uint32).tofile(stream)
+        places.astype(np.uint32).tofile(stream)
+
+
+def _stretch(file: Path, low: int, high: int) -> bytes:
+    """A piece's rows with hashes from `low` to below `high`. Not mapped, since mapped pages count as memory held."""
+    with file.open("rb", buffering=0) as stream:
+        number, size = stream.fileno(), ENTRY.itemsize
+
+        def hash_of(row: int) -> int:
+            return int.from_bytes(os.pread(number, 8, row * size), "little")
+
+        rows = range(os.fstat(number).st_size // size)
+        first = bisect_left(rows, low, key=hash_of)
+        end = bisect_left(rows, high, first, key=hash_of)
+        return os.pread(number, (end - first) * size, first * size)
 
 
 def _group_sizes(counts: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -59,11 +83,10 @@ def _group_sizes(counts: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 def repeats_of(file: Path, piece: int, num_pieces: int) -> np.ndarray:
     """The places of one piece in a file that `find_repeats` wrote."""
-    with file.open("rb") as stream:
-        stream.seek(8 * (SIZES + piece))
-        first, end = np.fromfile(stream, np.uint64, 2).tolist()
-        stream.seek(8 * (SIZES + num_pieces + 1) + 4 * first)
-        return np.fromfile(stream, np.uint32, end - first)
+    with file.open("rb", buffering=0) as stream:
+        first, end = np.frombuffer(os.pread(stream.fileno(), 16, 8 * (SIZES + piece)), np.uint64).tolist()
+        start = 8 * (SIZES + num_pieces + 1) + 4 * first
+        return np.frombuffer(os.pread(stream.fileno(), 4 * (end - first), start), np.uint32)
 
 
 def group_sizes(file: Path) -> dict[str, int]:
