@@ -3,6 +3,7 @@
 import itertools
 import struct
 from collections import Counter
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def read_megatron(stem):
 @settings(max_examples=50, deadline=None)
 def test_shards_are_megatron_files(tmp_path_factory, documents, large):
     stem = tmp_path_factory.mktemp("s") / "a" / "web.v1-00000"
-    with ShardWriter(stem, 1 << 17 if large else 1 << 16) as writer:
+    with patch("janeox.data.shards.BLOCK", 3), ShardWriter(stem, 1 << 17 if large else 1 << 16) as writer:
         for ids in documents:
             writer.append(ids)
     read, width = read_megatron(stem)

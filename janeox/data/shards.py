@@ -8,6 +8,7 @@ are. Beside them `shards.json` says which tokenizer made them and how much text 
 """
 
 import json
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -22,6 +23,8 @@ MAGIC = b"MMIDIDX\x00\x00"
 HEADER = struct.Struct("<9sQBQQ")
 CODES: dict[int, type[np.integer]] = {4: np.int32, 8: np.uint16}
 MANIFEST = "shards.json"
+BLOCK = 1 << 16
+"""Documents of an index that are held at once."""
 
 
 @dataclass
@@ -52,27 +55,38 @@ class ShardWriter:
         stem.parent.mkdir(parents=True, exist_ok=True)
         self.stem = stem
         self.code = 8 if vocab_size <= 1 << 16 else 4
-        self.lengths: list[int] = []
-        self._file = open(_with(stem, ".bin"), "wb")  # noqa: SIM115 (closed by __exit__)
+        self._data = open(_with(stem, ".bin"), "wb")  # noqa: SIM115 (closed by __exit__)
+        self._index = open(_with(stem, ".idx"), "w+b")  # noqa: SIM115 (closed by __exit__)
+        self._index.write(bytes(HEADER.size))
 
     def append(self, ids: list[int] | np.ndarray) -> None:
         """Adds one document; its `</s>` is among the ids."""
-        self._file.write(np.asarray(ids, dtype=CODES[self.code]).tobytes())
-        self.lengths.append(len(ids))
+        self._data.write(np.asarray(ids, dtype=CODES[self.code]).tobytes())
+        self._index.write(len(ids).to_bytes(4, "little"))
 
     def __enter__(self) -> "ShardWriter":
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
-        if error is None:
-            lengths = np.asarray(self.lengths, dtype=np.int32)
-            ends = np.cumsum(lengths, dtype=np.int64) * np.dtype(CODES[self.code]).itemsize
-            with open(_with(self.stem, ".idx"), "wb") as index:
-                index.write(HEADER.pack(MAGIC, 1, self.code, len(lengths), len(lengths) + 1))
-                index.write(lengths.tobytes())
-                index.write(np.concatenate((np.zeros(min(1, len(ends)), np.int64), ends[:-1])).tobytes())
-                index.write(np.arange(len(lengths) + 1, dtype=np.int64).tobytes())
+        with self._data, self._index:
+            if error is None:
+                self._end_index()
+
+    def _end_index(self) -> None:
+        """Behind the lengths come offsets and starts, a block at a time: a corpus may have a billion documents."""
+        index, offset = self._index, 0
+        count = (index.tell() - HEADER.size) // 4
+        for first in range(0, count, BLOCK):
+            index.seek(HEADER.size + 4 * first)
+            lengths = np.frombuffer(index.read(4 * min(BLOCK, count - first)), np.int32)
+            ends = offset + np.cumsum(lengths, dtype=np.int64) * np.dtype(CODES[self.code]).itemsize
+            index.seek(0, os.SEEK_END)
+            index.write(np.append(np.int64(offset), ends[:-1]).tobytes())
+            offset = int(ends[-1])
+        for first in range(0, count + 1, BLOCK):
+            index.write(np.arange(first, min(first + BLOCK, count + 1), dtype=np.int64).tobytes())
+        index.seek(0)
+        index.write(HEADER.pack(MAGIC, 1, self.code, count, count + 1))
 
 
 class TokenFile:
