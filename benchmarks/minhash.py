@@ -3,8 +3,9 @@
     python -m benchmarks.minhash FILE … [--documents 200] [--rounds 5]     speed, the rival in turn
     python -m benchmarks.minhash FILE … --memory [--scale 4]   peak memory at 1×, 4× and 16× that many times the files
 
-Memory is measured twice for each size: with every copy of the files' documents in a raw file of its own, and with all
-in one raw file. In each copy the kanji are others, so that there are ever more distinct documents, lines and hashes.
+Memory is that of one process that goes from raw files to shards as `janeox run` does, by step. It is measured twice for
+each size: with every copy of the files' documents in a raw file of its own, and with all in one raw file. In each copy
+the kanji are others, so that there are ever more distinct documents, lines and hashes.
 
 Both hash the runs of 5 letters of the same documents into 14 bands of 8 rows. datatrove cuts a text into words; here it
 is given single letters for words, so that both compare the same sets and no segmenter is timed.
@@ -21,20 +22,36 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
+import numpy as np
+
 from benchmarks.machine import header
 from janeox.corpus.near import band_keys, letters
 from janeox.corpus.read import BadRows, read_documents
 
 CHARS, BANDS, ROWS = 5, 14, 8
 CHILD = """
-import resource, sys
+import sys
 from pathlib import Path
-from janeox.config import CorpusConfig
-from janeox.corpus.pipeline import clean_corpus
+from janeox.config import CorpusConfig, TokenizerConfig
+from janeox.corpus.pipeline import clean_corpus, cleaned
+from janeox.data.tokenize import tokenize_corpus
+from janeox.tokenizer.train import train_tokenizer
+
+def peak():
+    status = Path("/proc/self/status").read_text()
+    Path("/proc/self/clear_refs").write_text("5")  # the next peak is that of the next step
+    return status.partition("VmHWM:")[2].split()[0]
+
+out = Path(sys.argv[2])
 repetition = dict(near_duplicates=True, repeated_lines=10, decontaminate_valid=True)
-report = clean_corpus(CorpusConfig({"copies": sys.argv[1]}, workers=1, **repetition), Path(sys.argv[2]))
+report = clean_corpus(CorpusConfig({"copies": sys.argv[1]}, workers=1, **repetition), out)
+peaks = [peak()]
+texts = (document.text for document in cleaned(out, "train"))
+tokenizer = train_tokenizer(texts, TokenizerConfig(vocab_size=8000, sample_chars=2_000_000))
+peaks.append(peak())
+tokenize_corpus(out, tokenizer, out.with_name("shards"))
 came = report["sources"]["copies"]["in"]
-print(came["documents"], came["bytes"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(came["documents"], came["bytes"], *peaks, peak())
 """
 
 
@@ -75,7 +92,8 @@ def speed(texts: list[str], rounds: int) -> None:
 def memory(files: list[Path], scale: int) -> None:
     """Both ways of growing at once, a process each."""
     texts = [document.text for file in files for document in read_documents(file, "s", BadRows())]
-    print(f"{'raw files':>11}  documents  MB of text  peak MB")
+    print("                                     peak MB:")
+    print("  raw files  documents  MB of text     clean  train-tokenizer  tokenize")
     for copies in (scale, 4 * scale, 16 * scale):
         with tempfile.TemporaryDirectory() as temporary:
             running = []
@@ -88,14 +106,17 @@ def memory(files: list[Path], scale: int) -> None:
                 call = [sys.executable, "-c", CHILD, f"{folder}/*.txt", f"{folder}/out"]
                 running.append((number, subprocess.Popen(call, stdout=subprocess.PIPE, text=True)))
             for number, process in running:
-                documents, size, peak = map(int, process.communicate()[0].split()[-3:])
-                print(f"{number:>11}  {documents:>9,}  {size / 1e6:>10,.1f}  {peak / 1e3:>7,.0f}", flush=True)
+                documents, size, *peaks = map(int, process.communicate()[0].split()[-5:])
+                clean, train, tokenize = (f"{peak / 1e3:,.0f}" for peak in peaks)
+                row = f"{number:>11}  {documents:>9,}  {size / 1e6:>10,.1f}  {clean:>8}  {train:>15}  {tokenize:>8}"
+                print(row, flush=True)
 
 
 def changed(text: str, copy: int) -> str:
     """Another text of the same length and scripts: every kanji is the one `copy` places further on. No empty lines."""
-    table = {code: code + copy for code in range(0x4E00, 0x9F00)}
-    return "\n".join(filter(None, text.split("\n"))).translate(table)
+    codes = np.frombuffer("\n".join(filter(None, text.split("\n"))).encode("utf-32-le"), np.uint32)
+    kanji = (codes >= 0x4E00) & (codes < 0x9F00)
+    return (codes + np.uint32(copy) * kanji).astype(np.uint32).tobytes().decode("utf-32-le")
 
 
 def main() -> None:
