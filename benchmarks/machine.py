@@ -9,15 +9,23 @@ from pathlib import Path
 
 def header() -> str:
     """Machine, versions and commit, on two lines."""
-    cpuinfo = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     measured = ("torch", "transformers", "tokenizers", "sentencepiece")
     libraries = ", ".join(f"{name} {version(name)}" for name in measured)
     return (
-        f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, {memory:.0f} GiB; {commit()}\n"
+        f"{processor()}, {os.cpu_count()} cores, {memory:.0f} GiB; {commit()}\n"
         f"Python {platform.python_version()}, {libraries}"
     )
+
+
+def processor() -> str:
+    """Its name, and on x86 the family and model that tell its generation, which a cloud's name for it may hide."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
+    if "model name" not in fields:
+        return platform.processor()
+    return f"{fields['model name']} (family {fields['cpu family']}, model {fields['model']})"
 
 
 def commit() -> str:
