@@ -47,7 +47,7 @@ repetition = dict(near_duplicates=True, repeated_lines=10, decontaminate_valid=T
 report = clean_corpus(CorpusConfig({"copies": sys.argv[1]}, workers=1, **repetition), out)
 peaks = [peak()]
 texts = (document.text for document in cleaned(out, "train"))
-tokenizer = train_tokenizer(texts, TokenizerConfig(vocab_size=8000, sample_chars=2_000_000))
+tokenizer = train_tokenizer(texts, TokenizerConfig(sample_chars=2_000_000))
 peaks.append(peak())
 tokenize_corpus(out, tokenizer, out.with_name("shards"))
 came = report["sources"]["copies"]["in"]

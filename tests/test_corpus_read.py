@@ -2,10 +2,12 @@
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 import random
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import zstandard
@@ -142,6 +144,22 @@ def test_cc100_round_trip(tmp_path, wanted, packing, end, bom, last_line_ends, b
     path = tmp_path / f"x.txt{packing}"
     write(path, content.encode())
     assert texts(path) == wanted
+
+
+@settings(relaxed, max_examples=300)
+@given(st.text("ab \t\r\n\f", max_size=80), st.integers(1, 9))
+def test_text_in_any_portions_as_a_reader_of_lines_has_it(tmp_path, content, portion):
+    wanted, lines = [], []
+    for number, line in enumerate(io.BytesIO(content.encode() + b"\n\n"), 1):
+        if not line.isspace():
+            lines.append((number, line))
+        elif lines:
+            text = b"".join(line for _, line in lines).replace(b"\r\n", b"\n").removesuffix(b"\n").decode()
+            wanted.append((text, f"x.txt:{lines[0][0]}"))
+            lines = []
+    path = write(tmp_path / "x.txt", content.encode() + b"\n")
+    with patch("janeox.corpus.unpack.BUFFER", portion):
+        assert [(document.text, document.where) for document in documents(path)[0]] == wanted
 
 
 @relaxed

@@ -29,6 +29,7 @@ PARQUET = (".parquet",)
 
 MAX_BYTES = 64 * 2**20
 """A longer row or document is reported and skipped, so that a file without line breaks cannot fill the memory."""
+ROWS_PER_REPORT = 64
 _BLANK = re.compile(rb"\n(?:[ \t\r\v\f]*\n)+")
 """Lines with nothing but ASCII white space on them, and the end of the line before."""
 
@@ -54,10 +55,10 @@ class BadRows:
 
 
 class Rows:
-    """The rows of a stream. They are cut from portions of many rows, since Python takes its time for each call.
+    """The rows of a stream, one by one or many at once.
 
     Args:
-        told: called after every portion.
+        told: called after every portion, and every `ROWS_PER_REPORT` rows.
     """
 
     number = 0
@@ -66,9 +67,26 @@ class Rows:
     def __init__(self, stream: io.BufferedReader, told: Callable[[], None]):
         self._stream, self._told = stream, told
 
+    def __iter__(self) -> Iterator[bytes | None]:
+        """The rows with their line breaks, None for one longer than `MAX_BYTES`."""
+        readline = self._stream.readline
+        while row := readline(MAX_BYTES):
+            self.number += 1
+            if len(row) < MAX_BYTES or row.endswith(b"\n"):
+                yield row
+            else:
+                while (rest := readline(MAX_BYTES)) and not rest.endswith(b"\n"):
+                    pass
+                yield None
+            if self.number % ROWS_PER_REPORT == 0:
+                self._told()
+
     def portions(self) -> Iterator[bytes]:
-        """Whole rows with their line breaks, as many as come at once. A row longer than `MAX_BYTES` is cut, but stays
-        longer than that; white space after the last line break is left out."""
+        """Whole rows with their line breaks, as many as come at once; for text, whose rows are short.
+
+        A row longer than `MAX_BYTES` is cut, but stays longer than that; white space after the last line break is left
+        out.
+        """
         rest = bytearray()  # of a row whose end has not come
         while block := self._stream.read1():
             end = block.rfind(b"\n") + 1
@@ -80,13 +98,6 @@ class Rows:
                 rest += block
         if rest and not rest.isspace():
             yield bytes(rest)
-
-    def __iter__(self) -> Iterator[bytes | None]:
-        """The rows without their line breaks, None for one longer than `MAX_BYTES`."""
-        for portion in self.portions():
-            for row in portion.removesuffix(b"\n").split(b"\n"):
-                self.number += 1
-                yield row if len(row) <= MAX_BYTES else None
 
 
 def known(path: Path) -> bool:
@@ -228,7 +239,7 @@ def _json_rows(rows: Rows, path: Path, source: str, bad_rows: BadRows) -> Iterat
     action, file = 0, path.name
     for row in rows:
         where = f"{file}:{rows.number}"
-        if row is not None and not row.strip():
+        if row is not None and row.isspace():
             continue
         value, reason = _parse(row)
         if value is None:
