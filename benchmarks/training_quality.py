@@ -4,7 +4,8 @@
 
 TRAIN and VALID are folders of corpus files in any format that janeox reads. All contenders see the same rows of the
 same shards in the same order, have the same shape and precision (bfloat16 products over float32 weights) and are scored
-by the same code on all of VALID. The learning rates of Muon and of AdamW are tuned alike: three values, one seed.
+by the same code on all of VALID. The learning rates of Muon and of AdamW are tuned alike: four values, one seed. How
+many tokens Muon needs for AdamW's last figure is measured by shorter runs, with the schedule over their own steps.
 Every run is a file in FOLDER, so that the command can be stopped and goes on where it was.
 """
 
@@ -25,7 +26,7 @@ from janeox.corpus.read import BadRows, known, read_documents
 from janeox.data.batches import Batches
 from janeox.data.shards import ShardFile, Shards, ShardWriter, write_manifest
 from janeox.device import autocast
-from janeox.evaluate.score import Score, row_losses, score_shards
+from janeox.evaluate.score import Score, losses, score_shards
 from janeox.model import GPTNeoX
 from janeox.tokenizer.train import train_tokenizer
 from janeox.train.loop import take_step
@@ -37,7 +38,8 @@ SHAPE = GPTNeoXConfig(4096, 128, 4, 4, 512, max_position_embeddings=256)
 TRAIN_CHARS = 4_000_000  # of each source
 LENGTH, ROWS, STEPS, EVERY = 256, 16, 240, 20
 SEEDS = (0, 1, 2)
-GRID = {"muon": (5e-3, 1e-2, 2e-2), "adamw": (2e-3, 5e-3, 1e-2)}
+GRID = {"muon": (5e-3, 1e-2, 2e-2, 4e-2), "adamw": (2.5e-3, 5e-3, 1e-2, 2e-2)}
+SHARES = (0.5, 0.625, 0.75)  # of the steps, for Muon's shorter runs
 DEFAULT_RATE = 5e-5  # of transformers.TrainingArguments
 
 
@@ -81,27 +83,30 @@ def _texts(folder: Path, chars: int):
                     break
 
 
-def result(name: str, rate: float, seed: int, shards: Shards, tokens: Tensor, out: Path) -> dict:
+def result(name: str, rate: float, seed: int, shards: Shards, tokens: Tensor, out: Path, steps: int = STEPS) -> dict:
     """One run, or what it gave before."""
-    file = out / f"{name}-{rate:g}-{seed}.json"
+    file = out / f"{name}-{rate:g}-{steps}-{seed}.json"
     if not file.exists():
-        run = trainer(rate, seed, shards, tokens, out) if name == "trainer" else ours(name, rate, seed, shards, tokens)
+        if name == "trainer":
+            run = trainer(rate, seed, shards, tokens, out)
+        else:
+            run = ours(name, rate, seed, shards, tokens, steps)
         with new_file(file) as new:
             new.write_text(json.dumps(run))
-        print(f"{name} at {rate:g}, seed {seed}: {run['bits_per_byte']:.4f} bits a byte", flush=True)
+        print(f"{name} at {rate:g}, {steps} steps, seed {seed}: {run['bits_per_byte']:.4f} bits a byte", flush=True)
     return json.loads(file.read_text())
 
 
-def ours(name: str, rate: float, seed: int, shards: Shards, tokens: Tensor) -> dict:
+def ours(name: str, rate: float, seed: int, shards: Shards, tokens: Tensor, steps: int) -> dict:
     """One run of janeox, with its defaults for everything but the learning rate."""
     model = GPTNeoX(SHAPE).initialize(torch.Generator().manual_seed(seed))
     optim, config = OptimConfig(name=name, learning_rate=rate), TrainConfig(dtype="bfloat16")
     optimizers = build(model, optim, SHAPE.head_dim)
     batches = Batches(shards, {}, LENGTH, ROWS, seed)
     world, curve = World(torch.device("cpu")), []
-    for step in range(STEPS):
+    for step in range(steps):
         rows = torch.from_numpy(batches.batch(step))
-        now = learning_rate(step, STEPS, optim)
+        now = learning_rate(step, steps, optim)
         take_step(model, optimizers, next_token_objective, rows, ROWS, now, optim, config, world)
         if (step + 1) % EVERY == 0:
             curve.append(((step + 1) * ROWS * LENGTH, valid_loss(model, tokens)))
@@ -148,7 +153,7 @@ def as_ours(model) -> GPTNeoX:
 def valid_loss(model: GPTNeoX, tokens: Tensor) -> float:
     """Nats a token over the same 64 rows each time."""
     with autocast("bfloat16", model.device):
-        return row_losses(model, tokens[:, :-1], tokens[:, 1:]).sum().item() / tokens[:, 1:].numel()
+        return losses(model, tokens[:, :-1], tokens[:, 1:]).sum().item() / tokens[:, 1:].numel()
 
 
 def bits_per_byte(model: GPTNeoX, shards: Shards) -> float:
@@ -186,6 +191,7 @@ def main() -> None:
     contenders = {
         "janeox, Muon": ("muon", best["muon"]),
         "janeox, AdamW": ("adamw", best["adamw"]),
+        "Trainer, AdamW's rate": ("trainer", best["adamw"]),
         "Trainer, defaults": ("trainer", DEFAULT_RATE),
     }
     runs = {title: [result(*which, seed, shards, tokens, out) for seed in SEEDS] for title, which in contenders.items()}
@@ -194,11 +200,21 @@ def main() -> None:
     print(f"{'':<22}{'rate':>8}{'bits a byte':>13}{'lowest':>9}{'highest':>9}")
     for title, (_, rate) in contenders.items():
         values = [run["bits_per_byte"] for run in runs[title]]
-        print(f"{title:<22}{rate:>8g}{statistics.mean(values):>13.4f}{min(values):>9.4f}{max(values):>9.4f}")
-    share = share_of_tokens(mean_curve(runs["janeox, Muon"]), mean_curve(runs["janeox, AdamW"])[-1][1])
-    print(f"Muon is at AdamW's last loss after {share:.0%} of the tokens, on a schedule that was meant for all of them")
+        print(f"{title:<22}{rate:>8g}{mean_bits(runs[title]):>13.4f}{min(values):>9.4f}{max(values):>9.4f}")
     if arguments.png:
         draw({title: mean_curve(of) for title, of in runs.items()}, arguments.png)
+
+    def muon(share: float) -> float:
+        return mean_bits([result("muon", best["muon"], s, shards, tokens, out, round(share * STEPS)) for s in SEEDS])
+
+    reached = [(share, muon(share)) for share in SHARES] + [(1.0, mean_bits(runs["janeox, Muon"]))]
+    print("Muon with a share of the tokens: " + ", ".join(f"{share:g} → {bits:.4f}" for share, bits in reached))
+    share = share_of_tokens(reached, mean_bits(runs["janeox, AdamW"]))
+    print(f"Muon needs {share} of AdamW's tokens for the same bits a byte")
+
+
+def mean_bits(runs: list[dict]) -> float:
+    return statistics.mean(run["bits_per_byte"] for run in runs)
 
 
 def mean_curve(runs: list[dict]) -> list[tuple[int, float]]:
@@ -208,12 +224,14 @@ def mean_curve(runs: list[dict]) -> list[tuple[int, float]]:
     ]
 
 
-def share_of_tokens(curve: list[tuple[int, float]], loss: float) -> float:
-    """Of all tokens, those after which the curve first is at `loss`, between two points by a straight line."""
-    for (before, high), (after, low) in itertools.pairwise(curve):
-        if low <= loss:
-            return (before + (after - before) * (high - loss) / max(high - low, 1e-9)) / curve[-1][0]
-    return float("nan")
+def share_of_tokens(reached: list[tuple[float, float]], wanted: float) -> str:
+    """The share of the tokens after which `wanted` is reached, between two shares by a straight line."""
+    if reached[0][1] <= wanted:
+        return f"at most {reached[0][0]:.0%}"
+    for (before, high), (after, low) in itertools.pairwise(reached):
+        if low <= wanted:
+            return f"{before + (after - before) * (high - wanted) / (high - low):.0%}"
+    return "more than 100%"
 
 
 def draw(curves: dict[str, list[tuple[int, float]]], png: Path) -> None:
