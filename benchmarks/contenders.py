@@ -25,12 +25,15 @@ WARM_UP = 2
 
 def janeox(config: GPTNeoXConfig, asked: dict[str, Any], rows: torch.Tensor) -> Iterator[None]:
     """The loop's own step."""
+    from janeox.device import keep_freed_memory
     from janeox.model import GPTNeoX
     from janeox.train.loop import compile_layers, recompute_layers, take_step
     from janeox.train.optim import build
     from janeox.train.parallel import World
     from janeox.train.pretrain import next_token_objective
 
+    if asked["device"] == "cpu":
+        keep_freed_memory()
     model = GPTNeoX(config).to(asked["device"]).initialize(torch.Generator().manual_seed(0))
     optim, train = OptimConfig(), TrainConfig(dtype="bfloat16")
     optimizers = build(model, optim, config.head_dim)

@@ -25,7 +25,7 @@ from janeox.corpus.clean import clean
 from janeox.corpus.read import BadRows, known, read_documents
 from janeox.data.batches import Batches
 from janeox.data.shards import ShardFile, Shards, ShardWriter, write_manifest
-from janeox.device import autocast
+from janeox.device import autocast, keep_freed_memory
 from janeox.evaluate.score import Score, losses, score_shards
 from janeox.model import GPTNeoX
 from janeox.tokenizer.train import train_tokenizer
@@ -179,6 +179,7 @@ def main() -> None:
     parser.add_argument("--png", type=Path, help="draw the curves there")
     arguments = parser.parse_args()
     out = arguments.out
+    keep_freed_memory()
     print(header(), flush=True)
     shards = prepare(arguments.train, arguments.valid, out)
     tokens = valid_rows(shards)

@@ -1,5 +1,6 @@
 """Where a model runs and in what precision."""
 
+import ctypes
 import os
 from contextlib import AbstractContextManager, nullcontext
 
@@ -53,6 +54,18 @@ def device_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def keep_freed_memory() -> None:
+    """Makes the C library keep what this process frees, for its next tensors; does nothing where it cannot.
+
+    By default it hands every large tensor's pages back at once and gets them anew, zeroed, for the next one: a sixth of
+    the time of a training step on a CPU.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "gnu_get_libc_version"):
+        library.mallopt(-1, -1)  # M_TRIM_THRESHOLD: never give back
+        library.mallopt(-4, 0)  # M_MMAP_MAX: no allocation by itself
 
 
 def bfloat16_products(name: str, device: torch.device) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from janeox.atomic import new_folder
-from janeox.attention import RotatedHeads, attention_mask, document_mask, document_positions
+from janeox.attention import RotatedHeads, attention_mask, causal_attention, document_mask, document_positions
 from janeox.cache import CacheRows, DecodeRows
 from janeox.config import GPTNeoXConfig
 from janeox.errors import JaneoxError
@@ -61,8 +61,10 @@ class Attention(nn.Module):
             k, v = extend(k, v)  # (B, H, S, D)
         if isinstance(mask, BlockMask):
             x = flex_attention(q, k, v, block_mask=mask)
+        elif mask is None:
+            x = causal_attention(q, k, v)
         else:
-            x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and T > 1)
+            x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.dense(x.transpose(1, 2).reshape(B, T, -1))
 
 

@@ -23,7 +23,7 @@ ORDER = [
     *package("tokenizer", "doctor gguf report train"),
     *package("data", "shards tokenize megatron batches"),
     "device", "weights", "cache", "attention", "model",
-    *package("train", "metrics cost memory loss parallel optim checkpoint"),
+    *package("train", "metrics cost loss memory parallel optim checkpoint"),
     *package("evaluate", "score rival published scaling"),
     *package("engine", "backend packing packed_file native_library native_backend limits"),
     *package("engine", "triton_kernels int8 gpu_backend torch_backend"),

@@ -10,9 +10,10 @@ from janeox.train import loss
 from janeox.train.optim import build, learning_rate, orthogonalize
 
 
-@pytest.mark.parametrize("rows_a_chunk", [1, 7, 1000])
-def test_loss_and_gradients_equal_cross_entropy(rows_a_chunk, monkeypatch):
-    monkeypatch.setitem(loss.CHUNK_BYTES, "cpu", 4 * 50 * rows_a_chunk)
+@pytest.mark.parametrize("rows_a_block, rows_a_slice", [(1, 1), (7, 3), (16, 1000), (1000, 1000)])
+def test_loss_and_gradients_equal_cross_entropy(rows_a_block, rows_a_slice, monkeypatch):
+    monkeypatch.setitem(loss.BLOCK_BYTES, "cpu", 4 * 50 * rows_a_block)
+    monkeypatch.setitem(loss.SLICE_BYTES, "cpu", 4 * 50 * rows_a_slice)
     torch.manual_seed(0)
     hidden, weight = torch.randn(33, 16, requires_grad=True), torch.randn(50, 16, requires_grad=True)
     targets = torch.randint(0, 50, (33,))

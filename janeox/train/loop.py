@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from janeox.config import LoopConfig, OptimConfig
-from janeox.device import autocast
+from janeox.device import autocast, keep_freed_memory
 from janeox.model import GPTNeoX
 from janeox.progress import progress
 from janeox.tokenizer import Tokenizer
@@ -86,6 +86,8 @@ def train(folder: Path, task: Task, optim: OptimConfig, config: LoopConfig, micr
         KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGUSR1, after the step at hand was finished and saved.
     """
     model, world = task.model, task.world
+    if world.device.type == "cpu":
+        keep_freed_memory()
     optimizers = build(model, optim, model.config.head_dim)
     state = folder / "state"
     first = load_state(state, task.data, model, optimizers, task.memory) if state.exists() else 0

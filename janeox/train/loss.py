@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Bytes of float32 logits alive at a time: on a GPU enough to fill it, on a CPU so few that they stay in its cache.
-CHUNK_BYTES = {"cuda": 1 << 28, "cpu": 1 << 23}
+# Bytes that the logits of a block of tokens would have in float32. Blocks are what is multiplied at once; on a CPU that
+# takes more of them than its cache holds, so that there softmax and its gradient go through a block in slices.
+BLOCK_BYTES = {"cuda": 1 << 28, "cpu": 1 << 27}
+SLICE_BYTES = {"cuda": 1 << 28, "cpu": 1 << 22}
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -20,23 +22,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         head = weight.to(hidden.dtype)
         losses = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        for part in _slices(targets, weight):
-            logits = hidden[part] @ head.T  # (rows, V)
-            log_p = F.log_softmax(logits, dim=1, dtype=torch.float32)
-            wanted = targets[part, None].clamp(min=0)
-            losses[part] = -log_p.gather(1, wanted)[:, 0]
-            grad = log_p.exp_()  # softmax
-            if z_loss:
-                log_sum = logits.float().logsumexp(dim=1, keepdim=True)
-                losses[part] += z_loss * log_sum[:, 0] ** 2
-                grad *= 1 + 2 * z_loss * log_sum
-            grad.scatter_add_(1, wanted, grad.new_full(wanted.shape, -1.0))
-            grad[targets[part] < 0] = 0.0
-            grad = grad.to(hidden.dtype)
-            grad_hidden[part] = grad @ head
-            if grad_weight is not None:
-                grad_weight += grad.T @ hidden[part]
+        grad_weight = None
+        for block in _slices(len(targets), weight, BLOCK_BYTES):
+            logits = hidden[block] @ head.T  # (rows, V), of which each slice in turn becomes its own gradient
+            for part in _slices(len(logits), weight, SLICE_BYTES):
+                losses[block][part] = _to_gradient(logits[part], targets[block][part], z_loss)
+            torch.mm(logits, head, out=grad_hidden[block])
+            if ctx.needs_input_grad[1]:
+                of_block = logits.T @ hidden[block]
+                grad_weight = of_block.float() if grad_weight is None else grad_weight.add_(of_block)
         losses.masked_fill_(targets < 0, 0.0)
         ctx.save_for_backward(grad_hidden, grad_weight)
         return losses.sum()
@@ -46,6 +40,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden, grad_weight = ctx.saved_tensors
         scale = grad_outputs[0]
         return grad_hidden * scale, None if grad_weight is None else grad_weight * scale, None, None
+
+
+def _to_gradient(logits: Tensor, targets: Tensor, z_loss: float) -> Tensor:
+    """The loss of each row of (rows, V) logits, (rows,) float32; puts the gradient in the place of the logits."""
+    wanted = targets[:, None].clamp(min=0)
+    chosen, highest = logits.gather(1, wanted).float(), logits.amax(1, keepdim=True).float()
+    p = torch.softmax(logits, dim=1, dtype=torch.float32)
+    log_sum = highest - p.amax(1, keepdim=True).log()  # the highest logit has probability e^(it − log sum)
+    if z_loss:
+        p *= 1 + 2 * z_loss * log_sum
+    p.scatter_add_(1, wanted, p.new_full(wanted.shape, -1.0))
+    p *= targets[:, None] >= 0
+    logits.copy_(p)
+    return (log_sum - chosen + z_loss * log_sum**2)[:, 0]
 
 
 def next_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
@@ -65,13 +73,13 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """−log p of each target by itself, (N,) float32; 0 where the target is −1. Arguments as of `next_token_loss`."""
     losses = torch.zeros(len(targets), dtype=torch.float32, device=hidden.device)
     places = (targets >= 0).nonzero()[:, 0]
-    for part in _slices(places, weight):
+    for part in _slices(len(places), weight, SLICE_BYTES):
         logits = (hidden[places[part]] @ weight.to(hidden.dtype).T).float()  # (rows, V)
         losses[places[part]] = F.cross_entropy(logits, targets[places[part]], reduction="none")
     return losses
 
 
-def _slices(tokens: Tensor, weight: Tensor) -> list[slice]:
-    """Of `tokens` (N,), for a head (V, C)."""
-    rows = max(1, CHUNK_BYTES.get(weight.device.type, 1 << 28) // (4 * len(weight)))
-    return [slice(start, start + rows) for start in range(0, len(tokens), rows)]
+def _slices(tokens: int, weight: Tensor, num_bytes: dict[str, int]) -> list[slice]:
+    """Of a number of tokens, so many at a time that their logits by a head (V, C) have `num_bytes` in float32."""
+    rows = max(1, num_bytes.get(weight.device.type, 1 << 28) // (4 * len(weight)))
+    return [slice(start, start + rows) for start in range(0, tokens, rows)]

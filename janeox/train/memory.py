@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from janeox.config import DataConfig, GPTNeoXConfig, TrainConfig
 from janeox.errors import JaneoxError
 from janeox.train.cost import num_parameters
+from janeox.train.loss import BLOCK_BYTES, SLICE_BYTES
 
 GIB = 2**30
 USABLE = 0.92  # share of a device's memory; the rest goes to the allocator's gaps, kernels' workspace and the context
-LOGITS = {"cuda": 1 << 28, "cpu": 1 << 23}  # bytes of float32 logits at a time, see loss.py
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def memory(
     around = total - L * layer_parameters(config)  # embedding, head, last norm
     whole = L * layer_parameters(config) / tp + around  # what one process would hold without FSDP
     tokens = layout.rows * length
-    layer = tokens * activation_bytes(config, tp, item)
+    layer = tokens * activation_bytes(config, tp, item, device)
+    logits = BLOCK_BYTES[device] // 4 * item + max(2 * SLICE_BYTES[device], item * V * C)
     inputs = tokens * C * item
     kept = (L - layout.recompute) * layer + layout.recompute * inputs + (layer if layout.recompute else 0)
     if layout.data > 1:  # gathered for the layer at work and the next one; the rest of the model around them stays
@@ -64,7 +65,7 @@ def memory(
         "optimizer state": 8 * whole / layout.data,
         "weights to compute with": copies,
         "activations": kept,
-        "head and loss": 4 * V * C + 3 * LOGITS[device] + 3 * tokens * C * item,
+        "head and loss": 4 * V * C + logits + 3 * tokens * C * item,
     }
 
 
@@ -77,12 +78,15 @@ def _with_layers(config: GPTNeoXConfig, layers: int) -> GPTNeoXConfig:
     return GPTNeoXConfig(**(vars(config) | {"num_hidden_layers": layers}))
 
 
-def activation_bytes(config: GPTNeoXConfig, tensor_parallel: int, item: int) -> float:
+def activation_bytes(config: GPTNeoXConfig, tensor_parallel: int, item: int, device: str) -> float:
     """What autograd keeps of one layer, a token: 4 tensors of C that all processes have (the stream before each norm,
     and the norms' results); divided, 7 of C (qkv, rotated q and k, the attention twice) and 2 of M; and statistics.
+    Attention in bfloat16 on a CPU keeps its result once, and no statistics.
     """
     C, M, H = config.hidden_size, config.intermediate_size, config.num_attention_heads
-    return item * (4 * C + (7 * C + 2 * M) / tensor_parallel) + 16 + 4 * H / tensor_parallel
+    plain = device == "cpu" and item == 2
+    divided = item * ((6 if plain else 7) * C + 2 * M) + (0 if plain else 4 * H)
+    return item * 4 * C + 16 + divided / tensor_parallel
 
 
 def fitting(
