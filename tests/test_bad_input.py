@@ -104,6 +104,38 @@ def test_a_tokenizer_that_does_not_match_the_model(run, tmp_path):
     assert not (tmp_path / "again").exists()
 
 
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda shards: halve(next(shards.glob("train/**/*.bin"))), "but its index says"),
+        (lambda shards: halve(next(shards.glob("valid/**/*.bin"))), "but its index says"),
+        (lambda shards: halve(next(shards.glob("train/**/*.idx"))), "cut short or damaged"),
+        (lambda shards: next(shards.glob("train/**/*.idx")).unlink(), "missing; tokenize again"),
+        (lambda shards: halve(shards / "shards.json"), "shards.json: damaged"),
+        (lambda shards: (shards / "shards.json").unlink(), "make shards with `janeox tokenize`"),
+    ],
+)  # fmt: skip
+def test_half_written_shards_are_named_before_the_first_step(run, tmp_path, damage, message):
+    shards = shutil.copytree(run[0] / "shards", tmp_path / "shards")
+    damage(shards)
+    files = ("--shards", shards, "--tokenizer-folder", run[0] / "tokenizer")
+    fails("pretrain", run[1], "--out", tmp_path / "new", *files, message=message)
+    assert not (tmp_path / "new" / "metrics.jsonl").exists() and not (tmp_path / "new" / "model").exists()
+
+
+def halve(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("setting", ["model.hidden_size=64", "model.num_hidden_layers=3", "model.vocab_size=2048"])
+def test_a_checkpoint_of_another_shape(run, tmp_path, setting):
+    shutil.copytree(run[0] / "state", tmp_path / "new" / "state")  # by hand, without the settings that belong to it
+    files = ("--shards", run[0] / "shards", "--tokenizer-folder", run[0] / "tokenizer")
+    new = ("--out", tmp_path / "new", *files, "train.tokens=1024", setting)
+    fails("pretrain", run[1], *new, message="state: cannot go on from it")
+    assert not (tmp_path / "new" / "metrics.jsonl").exists()
+
+
 def test_steps_in_the_wrong_order(run, tmp_path):
     wanted = {"train-tokenizer": "janeox clean", "tokenize": "janeox train-tokenizer", "pretrain": "janeox tokenize"}
     for verb, before in wanted.items():

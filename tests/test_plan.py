@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from janeox.config import GPTNeoXConfig
+from janeox.config import DataConfig, GPTNeoXConfig, TrainConfig
+from janeox.errors import JaneoxError
 from janeox.model import GPTNeoX
 from janeox.train.cost import flops_per_token, num_parameters
-from janeox.train.memory import Layout, memory
+from janeox.train.memory import GIB, USABLE, Layout, check_fits, memory
 from runs import ROOT, janeox
 
 
@@ -44,6 +45,24 @@ def test_activations_are_those_that_autograd_keeps(bfloat16):
         hidden = model.hidden(torch.randint(0, 64, (4, 200)))
     parts = memory(config, 200, Layout(1, 1, 4, 0), False, bfloat16, "cpu")
     assert hidden.requires_grad and sum(kept.values()) == pytest.approx(parts["activations"], rel=0.03)
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_what_does_not_fit_is_said_with_what_would(bfloat16):
+    config, train = GPTNeoXConfig(6144, 512, 8, 8, 2048), TrainConfig()
+    data = DataConfig(sequence_length=1024, batch_tokens=64 * 1024, micro_batch_rows=32)
+
+    def needed(rows, recompute):
+        layout = Layout(1, 1, rows, recompute)
+        return sum(memory(config, 1024, layout, rows < 64, bfloat16, "cpu").values())
+
+    available = needed(4, 0) / USABLE + 1
+    with pytest.raises(JaneoxError) as error:
+        check_fits(config, data, train, 1, available, "cpu", bfloat16)
+    too_few = (needed(32, 0) - available) / GIB
+    assert f"{too_few:.1f} too few; data.micro_batch_rows=4 train.recompute_layers=0 would fit" in str(error.value)
+    data.micro_batch_rows = 4  # the advice, followed
+    check_fits(config, data, train, 1, available, "cpu", bfloat16)
 
 
 def test_a_plan_says_what_fits():

@@ -12,8 +12,8 @@ from torch import Tensor
 
 # Bytes that the logits of a block of tokens would have in float32. Blocks are what is multiplied at once; on a CPU that
 # takes more of them than its cache holds, so that there softmax and its gradient go through a block in slices.
-BLOCK_BYTES = {"cuda": 1 << 28, "cpu": 1 << 27}
-SLICE_BYTES = {"cuda": 1 << 28, "cpu": 1 << 22}
+BLOCK_BYTES = {"cuda": 1 << 28, "mps": 1 << 28, "cpu": 1 << 27}
+SLICE_BYTES = {"cuda": 1 << 28, "mps": 1 << 28, "cpu": 1 << 22}
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -81,5 +81,5 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
 def _slices(tokens: int, weight: Tensor, num_bytes: dict[str, int]) -> list[slice]:
     """Of a number of tokens, so many at a time that their logits by a head (V, C) have `num_bytes` in float32."""
-    rows = max(1, num_bytes.get(weight.device.type, 1 << 28) // (4 * len(weight)))
+    rows = max(1, num_bytes[weight.device.type] // (4 * len(weight)))
     return [slice(start, start + rows) for start in range(0, tokens, rows)]

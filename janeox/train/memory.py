@@ -90,8 +90,9 @@ def activation_bytes(config: GPTNeoXConfig, tensor_parallel: int, item: int, dev
 
 
 def fitting(
-    config: GPTNeoXConfig, data: DataConfig, processes: int, tensor_parallel: int, available: float
-) -> Layout | None:
+    config: GPTNeoXConfig, data: DataConfig, processes: int, tensor_parallel: int, available: float,
+    bfloat16: bool = True, device: str = "cuda",
+) -> Layout | None:  # fmt: skip
     """The layout that fits and computes the least again, of those the one with the largest micro-batch; or none."""
     share = data.batch_tokens // data.sequence_length // max(1, processes // tensor_parallel)
     sizes = [rows for rows in (32, 16, 8, 4, 2, 1) if rows <= share and share % rows == 0]
@@ -100,7 +101,7 @@ def fitting(
         for recompute in range(config.num_hidden_layers + 1):
             for rows in wanted:
                 layout = Layout(processes, tensor_parallel, rows, recompute)
-                parts = memory(config, data.sequence_length, layout, accumulates=rows < share)
+                parts = memory(config, data.sequence_length, layout, rows < share, bfloat16, device)
                 if sum(parts.values()) <= USABLE * available:
                     return layout
     return None
@@ -116,7 +117,7 @@ def check_fits(
     needed = sum(memory(config, data.sequence_length, layout, layout.rows < rows, bfloat16, device).values())
     if needed <= available:
         return
-    better = fitting(config, data, processes, train.tensor_parallel, available)
+    better = fitting(config, data, processes, train.tensor_parallel, available, bfloat16, device)
     advice = (
         f"data.micro_batch_rows={better.rows} train.recompute_layers={better.recompute} would fit"
         if better
