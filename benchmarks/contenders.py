@@ -3,8 +3,8 @@
     python -m benchmarks.contenders JSON
 
 JSON: contender (janeox, transformers, litgpt), shape (fields of GPTNeoXConfig), length, rows (of a micro-batch),
-portions (micro-batches a step), steps, device, recompute (layers). Prints one line of JSON: seconds of each step after
-two to warm up, and the most memory that the process held.
+portions (micro-batches a step), steps, device, dtype (of the products), recompute (layers). Prints one line of JSON:
+seconds of each step after two to warm up, and the most memory that the process held.
 """
 
 import itertools
@@ -35,7 +35,7 @@ def janeox(config: GPTNeoXConfig, asked: dict[str, Any], rows: torch.Tensor) -> 
     if asked["device"] == "cpu":
         keep_freed_memory()
     model = GPTNeoX(config).to(asked["device"]).initialize(torch.Generator().manual_seed(0))
-    optim, train = OptimConfig(), TrainConfig(dtype="bfloat16")
+    optim, train = OptimConfig(), TrainConfig(dtype=asked["dtype"])
     optimizers = build(model, optim, config.head_dim)
     recompute_layers(model, asked.get("recompute", 0))
     compile_layers(model, train)
@@ -46,7 +46,7 @@ def janeox(config: GPTNeoXConfig, asked: dict[str, Any], rows: torch.Tensor) -> 
 
 
 def transformers(config: GPTNeoXConfig, asked: dict[str, Any], rows: torch.Tensor) -> Iterator[None]:
-    """transformers' Trainer with bf16=True, its own model and SDPA attention; its callback tells the time of a step."""
+    """transformers' Trainer with its own model and SDPA attention; its callback tells the time of a step."""
     from transformers import GPTNeoXConfig as TheirConfig
     from transformers import GPTNeoXForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
@@ -73,8 +73,8 @@ def transformers(config: GPTNeoXConfig, asked: dict[str, Any], rows: torch.Tenso
 
     arguments = TrainingArguments(
         output_dir=tempfile.mkdtemp(), max_steps=steps, per_device_train_batch_size=asked["rows"],
-        gradient_accumulation_steps=asked["portions"], bf16=True, use_cpu=asked["device"] == "cpu", save_strategy="no",
-        report_to=[], logging_strategy="no", disable_tqdm=True,
+        gradient_accumulation_steps=asked["portions"], bf16=asked["dtype"] == "bfloat16",
+        use_cpu=asked["device"] == "cpu", save_strategy="no", report_to=[], logging_strategy="no", disable_tqdm=True,
     )  # fmt: skip
     Trainer(model=model, args=arguments, train_dataset=Rows(), callbacks=[Watch()]).train()
     asked["seconds"] = [after - before for before, after in itertools.pairwise(ends)][WARM_UP - 1 :]
@@ -83,7 +83,7 @@ def transformers(config: GPTNeoXConfig, asked: dict[str, Any], rows: torch.Tenso
 
 
 def litgpt(config: GPTNeoXConfig, asked: dict[str, Any], rows: torch.Tensor) -> Iterator[None]:
-    """litgpt's GPT-NeoX and chunked loss, as its `pretrain` steps: bf16-mixed, accumulation, clipping, fused AdamW."""
+    """litgpt's GPT-NeoX and chunked loss, as its `pretrain` steps: autocast, accumulation, clipping, fused AdamW."""
     from litgpt.model import GPT, Config
     from litgpt.utils import chunked_cross_entropy
 
@@ -98,7 +98,7 @@ def litgpt(config: GPTNeoXConfig, asked: dict[str, Any], rows: torch.Tensor) -> 
     while True:
         for part in rows.split(asked["rows"]):
             part = part.to(asked["device"])
-            with torch.autocast(kind, torch.bfloat16):
+            with torch.autocast(kind, torch.bfloat16, enabled=asked["dtype"] == "bfloat16"):
                 loss = chunked_cross_entropy(model(part[:, :-1]), part[:, 1:], chunk_size=128)
                 (loss / asked["portions"]).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -1,16 +1,19 @@
 """Training steps on this CPU: janeox, transformers' Trainer and litgpt, in turn, each in a process of its own.
 
-    python -m benchmarks.cpu_training [--rounds 3] [--shapes tiny-cpu 110m]
+    python -m benchmarks.cpu_training [--rounds 3] [--shapes tiny-cpu 110m] [--dtypes bfloat16 float32]
 
-The same shape, rows, micro-batch and precision for all (bfloat16 products over float32 weights, AdamW, clipping).
-Rounds are interleaved; tokens/s is of the median step, memory is the most that the process held.
+The same shape, rows, micro-batch and precision for all (bfloat16 products over float32 weights, or all in float32;
+AdamW, clipping). Rounds are interleaved; tokens/s is of the median step, memory is the most that the process held.
+litgpt: pip install --no-deps litgpt lightning lightning-utilities torchmetrics
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, version
 
 from benchmarks.machine import header
 
@@ -39,16 +42,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--dtypes", nargs="+", choices=("bfloat16", "float32"), default=["bfloat16", "float32"])
     arguments = parser.parse_args()
-    print(header(), flush=True)
-    for name in arguments.shapes:
-        asked = SHAPES[name]
+    print(f"{header()}, {litgpt_version()}", flush=True)
+    for name, dtype in itertools.product(arguments.shapes, arguments.dtypes):
+        asked = SHAPES[name] | {"dtype": dtype}
         results: dict[str, list[dict]] = {contender: [] for contender in CONTENDERS}
         for _ in range(arguments.rounds):
             for contender in CONTENDERS:
                 if found := measure(contender, device="cpu", **asked):
                     results[contender].append(found)
-        report(name, asked["rows"] * asked["portions"] * asked["length"], results)
+        report(f"{name}, {dtype}", asked["rows"] * asked["portions"] * asked["length"], results)
+
+
+def litgpt_version() -> str:
+    try:
+        return f"litgpt {version('litgpt')}"
+    except PackageNotFoundError:
+        return "no litgpt"
 
 
 def report(name: str, tokens: int, results: dict[str, list[dict]]) -> None:

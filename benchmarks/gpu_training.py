@@ -44,7 +44,7 @@ def main() -> None:
         held = dict.fromkeys(seconds, 0)
         for _ in range(arguments.rounds):
             for contender in seconds:
-                if found := measure(contender, device=device.type, **asked):
+                if found := measure(contender, device=device.type, dtype="bfloat16", **asked):
                     seconds[contender] += found["seconds"]
                     held[contender] = max(held[contender], found["memory"])
         print(f"\n{name}\n{'':<14}{'tokens/s':>10}{'MFU':>8}{'GiB':>8}")
