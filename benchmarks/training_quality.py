@@ -36,10 +36,10 @@ from janeox.train.pretrain import next_token_objective
 
 SHAPE = GPTNeoXConfig(4096, 128, 4, 4, 512, max_position_embeddings=256)
 TRAIN_CHARS = 4_000_000  # of each source
-LENGTH, ROWS, STEPS, EVERY = 256, 16, 240, 20
+LENGTH, ROWS, STEPS, EVERY = 256, 16, 160, 20
 SEEDS = (0, 1, 2)
 GRID = {"muon": (5e-3, 1e-2, 2e-2, 4e-2), "adamw": (2.5e-3, 5e-3, 1e-2, 2e-2)}
-SHARES = (0.5, 0.625, 0.75)  # of the steps, for Muon's shorter runs
+SHARES = (0.5, 0.75)  # of the steps, for Muon's shorter runs
 DEFAULT_RATE = 5e-5  # of transformers.TrainingArguments
 
 
