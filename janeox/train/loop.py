@@ -199,13 +199,13 @@ def take_step(
             sums += torch.stack((loss_sum.detach(), num_tokens))
     loss, count = total(sums, world).tolist()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    for alike in by_mesh(gradients):
-        torch._foreach_div_(alike, count / world.data_size)  # they are averages over the processes
-    norm = gradient_norm(gradients)
-    if optim.clip_norm:
-        for alike in by_mesh(gradients):
-            torch._foreach_mul_(alike, min(1.0, optim.clip_norm / (norm + 1e-6)))
+    scale = world.data_size / count  # they are averages over the processes, of sums over the tokens
+    norm = gradient_norm(gradients) * scale
     if sound(loss / count, norm, optim):
+        if optim.clip_norm:
+            scale *= min(1.0, optim.clip_norm / (norm + 1e-6))
+        for alike in by_mesh(gradients):
+            torch._foreach_mul_(alike, scale)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
