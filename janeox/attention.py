@@ -14,7 +14,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 
 class RotatedHeads(torch.autograd.Function):
-    """qkv (B, T, H, 3, D) → rotated q, rotated k, and v, each (B, H, T, D).
+    """qkv (B, T, H, 3, D) → rotated q, rotated k, and v, each (B, H, T, D), contiguous, so that qkv need not be kept.
 
     The gradient of a rotation is the rotation back; said here, it needs none of the copies that autograd would make.
     """
@@ -23,7 +23,7 @@ class RotatedHeads(torch.autograd.Function):
     def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(cos, sin)
         q, k, v = qkv.permute(3, 0, 2, 1, 4)
-        return rotate(q, cos, sin), rotate(k, cos, sin), v
+        return rotate(q, cos, sin), rotate(k, cos, sin), v.contiguous()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
@@ -66,43 +66,46 @@ class _TrainedInBlocks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         ctx.save_for_backward(q, k, v)
-        B, H, T, D = q.shape
-        out = q.new_empty(B, T, H, D).transpose(1, 2)  # as the next product reads it
-        for row, start, end, mask in _blocks(q):
-            p = _probabilities(q[row, :, start:end], k[row, :, :end], mask)
-            out[row, :, start:end] = p @ v[row, :, :end]
-        return out
+        ctx.heads = q.shape[:2]
+        q, k, v = (x.flatten(0, 1) for x in (q, k, v))  # (B·H, T, D)
+        out = torch.empty_like(q)
+        for some, start, end, mask in _blocks(q):
+            out[some, start:end] = _probabilities(q[some, start:end], k[some, :end], mask) @ v[some, :end]
+        return out.unflatten(0, ctx.heads)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = ctx.saved_tensors
-        to_q, to_k, to_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(k)
+        q, k, v, grad = (x.flatten(0, 1) for x in (*ctx.saved_tensors, *grads))
+        to_q, to_k, to_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         scale = 1 / math.sqrt(q.shape[-1])
-        for row, start, end, mask in _blocks(q):
-            queries, keys, grad = q[row, :, start:end], k[row, :, :end], grads[0][row, :, start:end]
+        for some, start, end, mask in _blocks(q):
+            queries, keys, of_block = q[some, start:end], k[some, :end], grad[some, start:end]
             p = _probabilities(queries, keys, mask)
-            to_v[row, :, :end].baddbmm_(p.mT, grad)
-            to_scores = torch._softmax_backward_data(grad @ v[row, :, :end].mT, p, -1, p.dtype)  # (H, block, end)
-            to_q[row, :, start:end].baddbmm_(to_scores, keys, beta=0, alpha=scale)
-            to_k[row, :, :end].baddbmm_(to_scores.mT, queries, alpha=scale)
-        return to_q, to_k, to_v
+            to_v[some, :end].baddbmm_(p.mT, of_block)
+            to_scores = torch._softmax_backward_data(of_block @ v[some, :end].mT, p, -1, p.dtype)
+            to_q[some, start:end].baddbmm_(to_scores, keys, beta=0, alpha=scale)
+            to_k[some, :end].baddbmm_(to_scores.mT, queries, alpha=scale)
+        return to_q.unflatten(0, ctx.heads), to_k.unflatten(0, ctx.heads), to_v.unflatten(0, ctx.heads)
 
 
-QUERIES = 128  # of a block: enough for a matrix product to be fast, so few that the block's scores stay in the cache
+QUERIES = 128  # of a block: enough for a matrix product to be fast
+SCORES = 1 << 20  # of a block, about: so few that they stay in the cache
 
 
-def _blocks(q: Tensor) -> Iterator[tuple[int, int, int, Tensor]]:
-    """Row, and of each block in it the first query, the last + 1, and what is added to its scores (block, end)."""
-    B, _, T, _ = q.shape
+def _blocks(q: Tensor) -> Iterator[tuple[slice, int, int, Tensor]]:
+    """Some heads, and of each block of theirs the first query, the last + 1, and what is added to its scores (block,
+    end), for q (B·H, T, D)."""
+    number, T, _ = q.shape
     for start in range(0, T, QUERIES):
         end = min(T, start + QUERIES)
         mask = torch.full((end - start, end), -torch.inf, dtype=q.dtype).triu_(start + 1)
-        for row in range(B):
-            yield row, start, end, mask
+        heads = max(1, SCORES // mask.numel())
+        for head in range(0, number, heads):
+            yield slice(head, head + heads), start, end, mask
 
 
 def _probabilities(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-    """Of (H, block, D) queries and (H, end, D) keys."""
+    """Of (heads, block, D) queries and (heads, end, D) keys."""
     return torch.baddbmm(mask, queries, keys.mT, alpha=1 / math.sqrt(queries.shape[-1])).softmax(-1)
 
 

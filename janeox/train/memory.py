@@ -80,12 +80,12 @@ def _with_layers(config: GPTNeoXConfig, layers: int) -> GPTNeoXConfig:
 
 def activation_bytes(config: GPTNeoXConfig, tensor_parallel: int, item: int, device: str) -> float:
     """What autograd keeps of one layer, a token: 4 tensors of C that all processes have (the stream before each norm,
-    and the norms' results); divided, 7 of C (qkv, rotated q and k, the attention twice) and 2 of M; and statistics.
+    and the norms' results); divided, 5 of C (rotated q and k, v, the attention twice) and 2 of M; and statistics.
     Attention in bfloat16 on a CPU keeps its result once, and no statistics.
     """
     C, M, H = config.hidden_size, config.intermediate_size, config.num_attention_heads
     plain = device == "cpu" and item == 2
-    divided = item * ((6 if plain else 7) * C + 2 * M) + (0 if plain else 4 * H)
+    divided = item * ((4 if plain else 5) * C + 2 * M) + (0 if plain else 4 * H)
     return item * 4 * C + 16 + divided / tensor_parallel
 
 
