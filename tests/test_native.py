@@ -5,6 +5,7 @@ import os
 import pickle
 import random
 import shutil
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -108,10 +109,48 @@ class TestSameIds:
 
     def test_texts_are_handed_over_in_portions(self, tokenizer, monkeypatch):
         monkeypatch.setattr(encoder, "PORTION", 50)
-        monkeypatch.setattr(encoder, "GROUP", 7)
-        monkeypatch.setattr(encoder, "ROOM", 20)
         expect_equal(tokenizer, LINES[:300])
         expect_equal(tokenizer, LINES[:300], threads=2)
+
+    @pytest.mark.parametrize("name", ["ours", "nmt_nfkc"])
+    @settings(max_examples=300, deadline=None, derandomize=True)
+    @given(texts=st.lists(st.text(alphabet="\ud83d\ude00\ud800\udfff猫か\u3099a ", max_size=12), max_size=4))
+    def test_surrogates(self, models, name, texts):
+        expected = models[name].processor.encode([_utf8(text) for text in texts])
+        assert models[name].batch(texts) == expected == list(map(models[name].encode, texts))
+        assert models[name].arrays(texts)[0].tolist() == [id for ids in expected for id in ids]
+
+    @pytest.mark.parametrize("threads", [1, 2])
+    def test_what_is_no_text_is_an_error(self, tokenizer, threads):
+        for texts in ([*LINES, None, *LINES], [b"cat"]):
+            for encode in (tokenizer.batch, tokenizer.arrays):
+                with pytest.raises(TypeError):
+                    encode(texts, threads=threads)
+        with pytest.raises(TypeError):
+            tokenizer.encode(None)
+        expect_equal(tokenizer, LINES[:100], threads)
+
+    @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
+    @pytest.mark.parametrize("threads", [1, 2])
+    def test_signals_are_heard_between_portions(self, tokenizer, threads):
+        """Handlers run while a batch is encoded, may encode themselves, and end it by raising."""
+        heard = []
+
+        def hear(*_):
+            heard.append(tokenizer.encode(LINES[10]))
+            if len(heard) == 3:  # signals that wait for the end of a call come as one
+                raise KeyboardInterrupt
+
+        texts = ["吾輩は猫である。名前はまだ無い。" * 100] * 10_000
+        before = signal.signal(signal.SIGALRM, hear)
+        signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                tokenizer.arrays(texts, threads=threads)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert all(ids == tokenizer.processor.encode(LINES[10]) for ids in heard)
 
     def test_vocabularies_beyond_uint16(self, tokenizer):
         more = [replace(tokenizer.file.pieces[-1], type=PieceType.UNUSED)] * (1 << 16)

@@ -1,221 +1,126 @@
-// Text → ids of a sentencepiece unigram model, with exactly sentencepiece's ids; called from janeox/native.py.
+// Texts → ids of a sentencepiece unigram model, with exactly sentencepiece's ids; called from janeox/tokenizer/encoder.py.
 //
-// The best cut of a text into pieces is found as sentencepiece finds it: positions from left to right, float32 sums in
-// the same order, the first candidate kept where two are equal, and sums shifted back to 0 where they pass ±100,000. A
-// text is worked through in windows that stay in the cache; all but a few characters of a window are decided by its end,
-// namely those before the last position that the best paths to all open positions share.
-#include <cfloat>
-#include <cstdint>
-#include <cstring>
+// A portion of texts is copied as code points while Python's lock is held, and encoded without it. The copy is so quick
+// beside the rest that threads seldom wait for one another.
+#include "encoder.h"
 
-#include "normalizer.h"
-#include "vocabulary.h"
+#include <atomic>
+#include <memory>
+#include <mutex>
 
-static_assert(FLT_EVAL_METHOD == 0, "sums in wider registers would break ties otherwise than sentencepiece");
+#include "python_api.h"
 
 namespace janeox {
 namespace {
 
-constexpr float kShiftBeyond = 100000.0F;
-constexpr size_t kWindow = 1024;     // characters, of 14 bytes each in the arrays of Window
-constexpr size_t kAhead = 6;         // characters by which memory is asked for before it is needed
+constexpr uint32_t kReplacement = 0xFFFD;
+constexpr size_t kKept = size_t{1} << 22;  // characters or ids for which a thread keeps memory
 
 enum PieceType : uint8_t { kNormal = 1, kUserDefined = 4 };  // others do not occur in text
 
-// The best path to a position: its score, and its last piece.
-struct Best {
-    float score;
-    uint32_t piece;  // packed
-};
+// What one thread works with.
+struct Workspace {
+    std::unique_ptr<uint32_t[]> text;  // code points of the portion's texts, end to end
+    size_t room = 0, size = 0;         // of `text`: code points for which there is memory, and those that are there
+    std::vector<int64_t> lengths;      // of its texts
+    Window window;                     // empty whenever no text is being encoded
+    std::vector<uint32_t> ids;
 
-// The characters that are being worked on, and the best path to each position before, between and after them.
-struct Window {
-    std::vector<uint32_t> points;
-    std::vector<uint16_t> codes;
-    std::vector<Best> best;  // kNever beyond the last position
-    std::vector<uint8_t> marked;
-    std::vector<uint32_t> cut;  // pieces of the decided part, last one first
-    size_t size = 0;            // characters
-    size_t at = 0;              // the first position whose pieces are still to be tried
-
-    // Makes room for `count` characters after the last one, and for positions `ahead` of those.
-    void reserve(size_t count, size_t ahead) {
-        const size_t needed = size + count + ahead + kAhead + 2;
-        if (points.size() >= needed) return;
-        points.resize(needed * 2);
-        codes.resize(needed * 2);
-        best.resize(needed * 2, Best{kNever, 0});
-        marked.resize(needed * 2, 0);
-    }
-};
-
-inline void prefetch(const void* address) {
-#ifdef __GNUC__
-    __builtin_prefetch(address);
-#else
-    (void)address;
-#endif
-}
-
-class Encoder {
-   public:
-    Encoder(Vocabulary vocabulary, Normalizer normalizer, uint32_t unknown, const int32_t* bytes)
-        : vocabulary_(std::move(vocabulary)), normalizer_(std::move(normalizer)), unknown_(unknown) {
-        if (bytes != nullptr) bytes_.assign(bytes, bytes + 256);
+    // Puts a text after the others. The caller holds Python's lock. Returns false with a Python error.
+    bool read(PyObject* string) {
+        const intptr_t length = PyUnicode_GetLength(string);
+        if (length < 0) return false;
+        const size_t end = size + static_cast<size_t>(length);
+        if (end >= room) {  // Python wants an address for an empty text too
+            const size_t enough = std::max(end + 1, 2 * room);
+            std::unique_ptr<uint32_t[]> more(new uint32_t[enough]);  // a vector would fill it first
+            std::copy_n(text.get(), size, more.get());
+            text = std::move(more);
+            room = enough;
+        }
+        if (PyUnicode_AsUCS4(string, text.get() + size, length, 0) == nullptr) return false;
+        size = end;
+        lengths.push_back(length);
+        return true;
     }
 
-    // Appends the ids of one document.
-    void encode(const uint32_t* text, int64_t length, Window& window, std::vector<uint32_t>& ids) const {
-        if (length == 0) return;
-        const size_t longest = vocabulary_.longest();
-        const size_t wanted = std::max(kWindow, 8 * longest);
-        Reading reading = normalizer_.open(text, length);
-        bool after_unknown = false;
-        window.reserve(wanted, longest);
-        window.best[0].score = 0;
-        const auto put = [&](uint32_t c) {
-            if (window.size + longest + kAhead + 2 > window.points.size()) window.reserve(wanted, longest);
-            window.points[window.size] = c;
-            window.codes[window.size++] = vocabulary_.code(c);
-        };
-        if (normalizer_.has_dummy_prefix()) normalizer_.pass(reading, normalizer_.space(), put);
-        size_t target = wanted;
-        for (;;) {
-            while (window.size < target && reading.at < reading.end) {
-                normalizer_.read(reading, target - window.size, put);
-            }
-            const bool ended = reading.at == reading.end;
-            // What follows may be of another vocabulary, and codes are looked up a little ahead.
-            std::fill_n(window.codes.begin() + static_cast<ptrdiff_t>(window.size), kAhead + 2, uint16_t{0});
-            // Pieces must not end at the window's border only because the text beyond is not there yet.
-            const size_t stop = ended ? window.size : window.size - std::min(window.size, longest);
-            advance(window, stop);
-            if (ended) {
-                emit(window, window.size, after_unknown, ids);
-                drop(window, window.size);
-                window.best[0].score = kNever;
-                window.at = 0;
-                return;
-            }
-            const size_t decided = meeting_point(window);
-            emit(window, decided, after_unknown, ids);
-            drop(window, decided);
-            target = std::max(wanted, 2 * window.size);
+    // Leaves the texts' ids in `ids`, and in `counts` [texts] how many each has.
+    void encode(const Encoder& encoder, int64_t* counts) {
+        uint32_t* at = text.get();
+        ids.reserve(size);
+        bool surrogates = false;
+        for (size_t i = 0; i < size; ++i) surrogates |= is_surrogate(at[i]);
+        for (const int64_t length : lengths) {
+            const size_t before = ids.size();
+            encoder.encode(at, surrogates ? without_surrogates(at, length) : length, window, ids);
+            *counts++ = static_cast<int64_t>(ids.size() - before);
+            at += length;
         }
     }
 
    private:
-    // Tries all pieces that begin before `stop`.
-    void advance(Window& window, size_t stop) const {
-        const Node* nodes = vocabulary_.nodes();
-        const Node* firsts = vocabulary_.first();
-        const uint16_t* codes = window.codes.data();
-        Best* from = window.best.data() + window.at;
-        for (size_t at = window.at; at < stop; ++at, ++from) {
-            if (from->score < -kShiftBeyond || from->score > kShiftBeyond) shift(from);
-            prefetch(nodes + firsts[codes[at + kAhead]].base + codes[at + kAhead + 1]);
-            const float score = from->score;
-            const uint16_t* code = codes + at;
-            Best* to = from + 1;
-            const Node* node = firsts + *code;
-            improve(*to, score, *node);
-            while (node->heard >> *++code % 16 & 1) {
-                const Node* next = nodes + node->base + *code;
-                if (next->code != *code) break;
-                node = next;
-                improve(*++to, score, *node);
+    static bool is_surrogate(uint32_t c) { return (c & 0xFFFFF800) == 0xD800; }
+
+    // Puts the character that a pair stands for in its place, U+FFFD in that of a lone one. Returns the new length.
+    static int64_t without_surrogates(uint32_t* text, int64_t length) {
+        int64_t kept = 0;
+        for (int64_t i = 0; i < length; ++i) {
+            uint32_t c = text[i];
+            if (is_surrogate(c)) {
+                const bool pair = c < 0xDC00 && i + 1 < length && (text[i + 1] & 0xFFFFFC00) == 0xDC00;
+                c = pair ? 0x10000 + ((c & 0x3FF) << 10 | (text[++i] & 0x3FF)) : kReplacement;
             }
+            text[kept++] = c;
         }
-        window.at = std::max(window.at, stop);
+        return kept;
     }
-
-    static void improve(Best& best, float score, const Node& node) {
-        const float candidate = node.score + score;
-        if (candidate > best.score) best = {candidate, node.piece};  // a node that ends no piece scores kNever
-    }
-
-    void shift(Best* best) const {
-        const float offset = best->score;
-        for (size_t i = 0; i <= vocabulary_.longest(); ++i) best[i].score -= offset;
-    }
-
-    // The last position that the best paths to all open positions (window.at and those after it) pass through.
-    size_t meeting_point(Window& window) const {
-        size_t open = 0;
-        size_t i = std::min(window.at + vocabulary_.longest(), window.size);
-        for (size_t k = window.at; k <= i; ++k) {
-            window.marked[k] = window.best[k].score != kNever;
-            open += window.marked[k];
-        }
-        for (;; --i) {
-            if (!window.marked[i]) continue;
-            window.marked[i] = 0;
-            if (open == 1) return i;
-            uint8_t& before = window.marked[i - length_of(window.best[i].piece)];
-            open -= before;
-            before = 1;
-        }
-    }
-
-    // Appends the ids of the best path to position `end`.
-    void emit(Window& window, size_t end, bool& after_unknown, std::vector<uint32_t>& ids) const {
-        window.cut.clear();
-        for (size_t i = end; i > 0; i -= length_of(window.cut.back())) window.cut.push_back(window.best[i].piece);
-        const uint32_t* point = window.points.data();
-        for (auto piece = window.cut.rbegin(); piece != window.cut.rend(); point += length_of(*piece++)) {
-            const uint32_t id = id_of(*piece);
-            if (id != kUnknown) {
-                ids.push_back(id);
-                after_unknown = false;
-            } else if (!bytes_.empty()) {
-                uint8_t bytes[4];
-                const int length = to_utf8(*point, bytes);
-                for (int i = 0; i < length; ++i) ids.push_back(static_cast<uint32_t>(bytes_[bytes[i]]));
-            } else if (!after_unknown) {  // a run of unknown characters is one id
-                ids.push_back(unknown_);
-                after_unknown = true;
-            }
-        }
-    }
-
-    // Forgets the first `count` characters; the positions that become free are as new.
-    void drop(Window& window, size_t count) const {
-        const size_t left = window.size - count;
-        std::memmove(window.points.data(), window.points.data() + count, left * sizeof(uint32_t));
-        std::memmove(window.codes.data(), window.codes.data() + count, left * sizeof(uint16_t));
-        std::memmove(window.best.data(), window.best.data() + count, (left + 1) * sizeof(Best));
-        std::fill_n(window.best.begin() + static_cast<ptrdiff_t>(left + 1), count, Best{kNever, 0});
-        window.size = left;
-        window.at -= count;
-    }
-
-    Vocabulary vocabulary_;
-    Normalizer normalizer_;
-    uint32_t unknown_;
-    std::vector<int32_t> bytes_;  // id by byte; empty without byte fallback
 };
 
-// Of this thread. Memory that is kept is neither given back to the system nor asked for again with every call, which
-// would stop the other threads each time.
-thread_local Window own_window;          // empty whenever no document is being encoded
-thread_local std::vector<uint32_t> own_ids;  // of the last call
-constexpr size_t kKept = size_t{1} << 22;    // ids
-
-// Leaves the ids of `count` documents in own_ids; false where memory ran out.
-bool fill(const Encoder& encoder, const uint32_t* text, const int64_t* lengths, int64_t count, int64_t* counts) {
-    try {
-        own_ids.clear();
-        for (int64_t i = 0; i < count; text += lengths[i++]) {
-            const size_t before = own_ids.size();
-            encoder.encode(text, lengths[i], own_window, own_ids);
-            counts[i] = static_cast<int64_t>(own_ids.size() - before);
-        }
-        return true;
-    } catch (const std::exception&) {
-        own_window = Window{};
-        own_ids = {};
-        return false;
+// A thread's workspace, for as long as this lives. Its memory is kept for the thread's next call: giving it back to the
+// system and asking again would stop the other threads each time. (Another call on the same thread may come in between,
+// where Python frees something or handles a signal; it gets a new one.)
+class Borrowed {
+   public:
+    Borrowed() : space_(own() ? std::move(own()) : std::make_unique<Workspace>()) { clear(); }
+    ~Borrowed() {
+        const bool fit = space_->window.size == 0 && space_->room <= kKept && space_->ids.capacity() <= kKept;
+        if (fit) own() = std::move(space_);
     }
+    Borrowed(const Borrowed&) = delete;
+    Borrowed& operator=(const Borrowed&) = delete;
+    Workspace* operator->() { return space_.get(); }
+    void clear() {
+        space_->size = 0;
+        space_->lengths.clear();
+        space_->ids.clear();
+    }
+
+   private:
+    static std::unique_ptr<Workspace>& own() {
+        thread_local std::unique_ptr<Workspace> space;
+        return space;
+    }
+    std::unique_ptr<Workspace> space_;
+};
+
+// Some texts of a batch that follow one another.
+struct Portion {
+    int64_t first;  // text
+    size_t bytes;   // of the ids
+    std::unique_ptr<uint8_t[]> ids;
+};
+
+// A new list of Python's integers; null with a Python error. `integers` is a tuple of 0, 1, 2, …
+template <class Id>
+PyObject* new_list(const Id* ids, int64_t count, PyObject* integers) {
+    PyObject* list = PyList_New(count);
+    if (list == nullptr) return nullptr;
+    for (int64_t i = 0; i < count; ++i) {
+        PyObject* integer = PyTuple_GetItem(integers, static_cast<intptr_t>(ids[i]));
+        Py_IncRef(integer);
+        PyList_SetItem(list, i, integer);
+    }
+    return list;
 }
 
 void say(char* error, size_t size, const char* message) {
@@ -242,8 +147,20 @@ struct JaneoxModel {
     uint8_t dummy_prefix, trim, escape;
 };
 
+// Texts that are being encoded by any number of threads.
+struct JaneoxBatch {
+    const Encoder* encoder;
+    PyObject* texts;            // a list or tuple
+    int64_t* counts;            // [size] gets the number of ids of each text
+    int64_t size, portion;      // texts; characters of a portion, which a longer text exceeds
+    int width;                  // bytes of an id: 2 or 4
+    std::atomic<int64_t> next;  // the first text that no thread has taken
+    std::mutex mutex;
+    std::vector<Portion> done;
+};
+
 // Which layout of the calls below this library has.
-int janeox_version() { return 5; }
+int janeox_version() { return 6; }
 
 // Null with a reason in `error` [size] where this kind of model is not covered.
 Encoder* janeox_encoder_new(const JaneoxModel* model, char* error, size_t size) {
@@ -281,28 +198,91 @@ Encoder* janeox_encoder_new(const JaneoxModel* model, char* error, size_t size) 
 
 void janeox_encoder_free(Encoder* encoder) { delete encoder; }
 
-// Encodes `count` documents of lengths[i] code points that follow one another in `text`. `counts` [count] gets the number
-// of ids of each. Returns their sum, -1 where memory ran out. Any number of threads may call it at once.
-int64_t janeox_encode(const Encoder* encoder, const uint32_t* text, const int64_t* lengths, int64_t count,
-                      int64_t* counts) {
-    return fill(*encoder, text, lengths, count, counts) ? static_cast<int64_t>(own_ids.size()) : -1;
+// All calls that follow are made with Python's lock held. Those that say so leave a Python error.
+
+// The caller keeps the objects alive until janeox_batch_free.
+JaneoxBatch* janeox_batch_new(const Encoder* encoder, PyObject* texts, int64_t size, int64_t* counts, int64_t portion,
+                              int width) {
+    return new JaneoxBatch{encoder, texts, counts, size, portion, width, {0}, {}, {}};
 }
 
-// Copies the ids of this thread's last call to `out`, as uint16 or int32 (`width` bytes).
-void janeox_take(void* out, int width) {
-    if (width == 2) {
-        std::transform(own_ids.begin(), own_ids.end(), static_cast<uint16_t*>(out), [](uint32_t id) { return uint16_t(id); });
-    } else {
-        std::copy(own_ids.begin(), own_ids.end(), static_cast<int32_t*>(out));
+void janeox_batch_free(JaneoxBatch* batch) { delete batch; }
+
+// Encodes portion after portion until none is left; any number of threads may be in here. On an error or a signal, which
+// it leaves as a Python error, the other threads stop after their portions too.
+void janeox_batch_work(JaneoxBatch* batch) {
+    try {
+        for (Borrowed space;; space.clear()) {
+            int64_t start = batch->next, stop = start;
+            bool failed = false;
+            while (!failed && stop < batch->size && space->size < static_cast<size_t>(batch->portion)) {
+                PyObject* text = PySequence_GetItem(batch->texts, stop++);
+                failed = text == nullptr || !space->read(text);
+                if (text != nullptr) Py_DecRef(text);
+            }
+            if (failed) break;
+            if (start == stop) return;
+            if (!batch->next.compare_exchange_strong(start, stop)) continue;  // only where Python has no lock
+            {
+                Unlocked unlocked;
+                space->encode(*batch->encoder, batch->counts + start);
+                const size_t bytes = space->ids.size() * static_cast<size_t>(batch->width);
+                std::unique_ptr<uint8_t[]> ids(new uint8_t[bytes]);
+                if (batch->width == 2) {
+                    std::copy(space->ids.begin(), space->ids.end(), reinterpret_cast<uint16_t*>(ids.get()));
+                } else {
+                    std::memcpy(ids.get(), space->ids.data(), bytes);
+                }
+                const std::lock_guard<std::mutex> lock(batch->mutex);
+                batch->done.push_back({start, bytes, std::move(ids)});
+            }
+            if (PyErr_CheckSignals() < 0) break;
+        }
+    } catch (const std::exception&) {
+        PyErr_NoMemory();
     }
-    if (own_ids.capacity() > kKept) own_ids = {};
+    batch->next = batch->size;
 }
 
-// The same for one document of `length` code points in one call: `out` [room] gets the ids, if they are no more than that.
-int64_t janeox_encode_one(const Encoder* encoder, const uint32_t* text, int64_t length, int32_t* out, int64_t room) {
-    int64_t count = 0;
-    if (!fill(*encoder, text, &length, 1, &count)) return -1;
-    if (count <= room) std::copy(own_ids.begin(), own_ids.end(), out);
-    return count;
+// Copies the ids of all texts, end to end, to `out`, and forgets them.
+void janeox_batch_take(JaneoxBatch* batch, uint8_t* out) {
+    const Unlocked unlocked;
+    std::sort(batch->done.begin(), batch->done.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    for (Portion& portion : batch->done) {
+        std::memcpy(out, portion.ids.get(), portion.bytes);
+        out += portion.bytes;
+        portion.ids.reset();
+    }
+}
+
+// A new list of the ids of one text; null with a Python error.
+PyObject* janeox_encode(const Encoder* encoder, PyObject* text, PyObject* integers) {
+    try {
+        Borrowed space;
+        int64_t count = 0;
+        if (!space->read(text)) return nullptr;
+        {
+            const Unlocked unlocked;
+            space->encode(*encoder, &count);
+        }
+        return new_list(space->ids.data(), count, integers);
+    } catch (const std::exception&) {
+        return PyErr_NoMemory();
+    }
+}
+
+// A new list of the lists of each text's ids; null with a Python error. `counts` [size] says how many each has.
+PyObject* janeox_lists(const int32_t* ids, const int64_t* counts, int64_t size, PyObject* integers) {
+    PyObject* lists = PyList_New(size);
+    for (int64_t i = 0; lists != nullptr && i < size; ids += counts[i++]) {
+        PyObject* list = new_list(ids, counts[i], integers);
+        if (list != nullptr) {
+            PyList_SetItem(lists, i, list);
+        } else {
+            Py_DecRef(lists);
+            lists = nullptr;
+        }
+    }
+    return lists;
 }
 }

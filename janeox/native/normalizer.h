@@ -1,5 +1,6 @@
 // What sentencepiece does to a text before it looks for pieces: rules of the model, user-defined pieces kept as they
-// are, spaces written ▁, a dummy prefix, trimming. Works on code points; the rules are keyed by UTF-8.
+// are, spaces written ▁, a dummy prefix, trimming. Works on code
+// points, surrogates not among them; the rules are keyed by UTF-8.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +11,6 @@
 
 namespace janeox {
 
-constexpr uint32_t kReplacement = 0xFFFD;
 constexpr uint32_t kSpaceSymbol = 0x2581;  // ▁
 
 inline int to_utf8(uint32_t c, uint8_t* bytes) {
@@ -168,7 +168,7 @@ class Normalizer {
         const uint32_t* stop = reading.at + std::min<size_t>(count, static_cast<size_t>(reading.end - reading.at));
         if (roles_.empty() && !options_.trim) {
             const uint32_t space = this->space();
-            for (; reading.at < stop; ++reading.at) put(*reading.at == ' ' ? space : checked(*reading.at));
+            for (; reading.at < stop; ++reading.at) put(*reading.at == ' ' ? space : *reading.at);
             return;
         }
         while (reading.at < stop) step(reading, put);
@@ -190,11 +190,9 @@ class Normalizer {
 
     bool plain() const { return kept_.empty() && !options_.trim; }
 
-    static uint32_t checked(uint32_t c) { return c >= 0x110000 || (c >= 0xD800 && c < 0xE000) ? kReplacement : c; }
-
     template <class Put>
     void step(Reading& reading, Put put) const {
-        const uint32_t c = checked(*reading.at);
+        const uint32_t c = *reading.at;
         const uint8_t role = roles_.empty() ? 0 : roles_[c];
         const size_t left = static_cast<size_t>(reading.end - reading.at);
         if (role & kKept) {
@@ -208,7 +206,7 @@ class Normalizer {
         take(reading, &c, 1, 1, put);
     }
 
-    bool continues(uint32_t c) const { return roles_[checked(c)] & Rules::kContinues; }
+    bool continues(uint32_t c) const { return roles_[c] & Rules::kContinues; }
 
     // Passes on what `consumed` characters have become.
     template <class Put>

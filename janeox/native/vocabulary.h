@@ -63,6 +63,11 @@ class Vocabulary {
     uint16_t code(uint32_t code_point) const { return codes_[code_point]; }
     const Node* first() const { return first_.data(); }  // by code
     const Node* nodes() const { return nodes_.data(); }
+    // Where `node`'s child by `code` lies in nodes(); 0, a node without a piece or children, if there is none.
+    uint32_t child(const Node& node, uint16_t code) const {
+        const uint32_t at = (node.base + code) & (0U - (node.heard >> code % 16 & 1U));
+        return at & (0U - static_cast<uint32_t>(nodes_[at].code == code));
+    }
     uint32_t longest() const { return longest_; }  // characters of the longest piece
 
    private:

@@ -1,9 +1,7 @@
 """The native encoder: sentencepiece's ids of many texts, several times as fast (docs/design.md, "Native encoder")."""
 
 import ctypes
-import itertools
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -12,12 +10,8 @@ import numpy as np
 from janeox.native import library
 from janeox.tokenizer.model_file import UNIGRAM, ModelFile, PieceType
 
-PORTION = 100_000
-"""Characters handed over at once, so that they stay in the cache; a longer text is a portion of its own."""
-ROOM = 1 << 15
-"""Ids of one text for which room is kept ready; longer texts are a portion of a batch of one."""
-GROUP = 1024
-"""Texts whose lengths are looked at together; no portion crosses a group's border."""
+PORTION = 32_768
+"""Characters that a thread takes at once: few enough for its cache, and that threads end together."""
 
 
 class NotCovered(Exception):
@@ -37,35 +31,32 @@ class _Model(ctypes.Structure):
 
 
 @cache
-def _library() -> ctypes.CDLL | None:
-    """The compiled library with the encoder's calls declared."""
+def _library() -> ctypes.PyDLL | None:
+    """The compiled library with the encoder's calls declared. They are made with Python's lock held."""
     loaded = library()
     if loaded is None:
         return None
-    pointer, number, count = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    pointer, object_, number, count = ctypes.c_void_p, ctypes.py_object, ctypes.c_int64, ctypes.c_int
     calls: dict[str, tuple[type | None, list[type]]] = {
         "janeox_encoder_new": (pointer, [pointer, ctypes.c_char_p, ctypes.c_size_t]),
         "janeox_encoder_free": (None, [pointer]),
-        "janeox_encode": (number, [pointer, ctypes.c_char_p, pointer, number, pointer]),
-        "janeox_encode_one": (number, [pointer, ctypes.c_char_p, number, pointer, number]),
-        "janeox_take": (None, [pointer, count]),
+        "janeox_batch_new": (pointer, [pointer, object_, number, pointer, number, count]),
+        "janeox_batch_work": (None, [pointer]),
+        "janeox_batch_take": (None, [pointer, pointer]),
+        "janeox_batch_free": (None, [pointer]),
+        "janeox_encode": (object_, [pointer, object_, object_]),
+        "janeox_lists": (object_, [pointer, pointer, number, object_]),
     }
+    locked = ctypes.PyDLL(None, handle=loaded._handle)
     for name, (result, arguments) in calls.items():
-        call = getattr(loaded, name)
+        call = getattr(locked, name)
         call.restype, call.argtypes = result, arguments
-    return loaded
-
-
-class _Room(threading.local):
-    """Where the ids of one text are put; each thread has its own."""
-
-    def __init__(self) -> None:
-        self.ids = np.empty(ROOM, np.int32)
-        self.address = self.ids.ctypes.data
+    return locked
 
 
 class NativeEncoder:
-    """Encodes texts with a model. Any number of threads may use it at once: compiled code runs without Python's lock.
+    """Encodes texts with a model. Any number of threads may use it at once: Python's lock is held only while texts are
+    read and lists are made. UTF-16 surrogates are read as `Tokenizer.encode` says.
 
     Raises:
         NotCovered: with the reason.
@@ -77,9 +68,8 @@ class NativeEncoder:
         if loaded is None:
             raise NotCovered("the native library was not built")
         self._library = loaded
-        self._room = _Room()
         # Each id as one Python object, however often lists hold it: less to make, and 8 bytes an id.
-        self._integers = np.array(range(len(file.pieces)), object)
+        self._integers = tuple(range(len(file.pieces)))
         self.dtype: type[np.uint16] | type[np.int32] = np.uint16 if len(file.pieces) <= 1 << 16 else np.int32
         reason = _uncovered(file)
         if reason:
@@ -112,75 +102,38 @@ class NativeEncoder:
             self._library.janeox_encoder_free(self._handle)
 
     def encode(self, texts: Sequence[str], threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """(ids of all texts end to end, uint16 or int32; number of ids of each text [texts], int64).
-
-        Raises:
-            UnicodeEncodeError: a text holds a surrogate.
-        """
-        parts = list(self._parts(texts, threads))
-        if not parts:
-            return np.empty(0, self.dtype), np.empty(0, np.int64)
-        ids, counts = zip(*parts, strict=True)
-        return np.concatenate(ids), np.concatenate(counts)
+        """(ids of all texts end to end, uint16 or int32; number of ids of each text [texts], int64)."""
+        return self._encode(texts, threads, self.dtype)
 
     def lists(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
-        """Ids of each text.
-
-        Raises:
-            UnicodeEncodeError: a text holds a surrogate.
-        """
-        found = []
-        for ids, counts in self._parts(texts, threads):
-            flat = self._integers[ids].tolist()
-            borders = [0, *np.cumsum(counts).tolist()]
-            found += [flat[start:stop] for start, stop in itertools.pairwise(borders)]
-        return found
+        """Ids of each text."""
+        ids, counts = self._encode(texts, threads, np.int32)
+        return self._library.janeox_lists(ids.ctypes.data, counts.ctypes.data, len(counts), self._integers)
 
     def one(self, text: str) -> list[int]:
-        """Ids of one text.
+        """Ids of one text."""
+        return self._library.janeox_encode(self._handle, text, self._integers)
 
-        Raises:
-            UnicodeEncodeError: the text holds a surrogate.
-        """
-        if len(text) <= ROOM:
-            room, data = self._room, text.encode("utf-32-le")
-            count = self._library.janeox_encode_one(self._handle, data, len(text), room.address, ROOM)
-            if 0 <= count <= ROOM:
-                return room.ids[:count].tolist()
-        return self.lists([text])[0]
-
-    def _parts(self, texts: Sequence[str], threads: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(ids, number of ids of each text), portion by portion."""
-        if threads == 1:
-            yield from itertools.starmap(self._portion, _portions(texts))
-            return
-        with ThreadPoolExecutor(threads) as pool:
-            # While the threads encode, this one cuts portions and works on what is done.
-            for done in [pool.submit(self._portion, *portion) for portion in _portions(texts)]:
-                yield done.result()
-
-    def _portion(self, texts: Sequence[str], lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(ids of the texts, whose lengths in characters are given; number of ids of each)"""
-        # UTF-32, so that lengths in characters are places in the buffer, and nothing has to be decoded.
-        text = "".join(texts).encode("utf-32-le")
+    def _encode(
+        self, texts: Sequence[str], threads: int, dtype: type[np.uint16] | type[np.int32]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if not isinstance(texts, list | tuple):
+            texts = list(texts)
         counts = np.empty(len(texts), np.int64)
-        total = self._library.janeox_encode(self._handle, text, lengths.ctypes.data, len(lengths), counts.ctypes.data)
-        if total < 0:
-            raise MemoryError(f"no memory to encode {len(text) // 4:,} characters")
-        ids = np.empty(total, self.dtype)
-        self._library.janeox_take(ids.ctypes.data, ids.itemsize)
+        width = np.dtype(dtype).itemsize
+        new, work = self._library.janeox_batch_new, self._library.janeox_batch_work
+        batch = new(self._handle, texts, len(texts), counts.ctypes.data, PORTION, width)
+        try:
+            with ThreadPoolExecutor(max(1, threads - 1)) as pool:
+                others = [pool.submit(work, batch) for _ in range(threads - 1)]
+                work(batch)  # here too, so that Ctrl-C is heard
+                for other in others:
+                    other.result()
+            ids = np.empty(counts.sum(), dtype)
+            self._library.janeox_batch_take(batch, ids.ctypes.data)
+        finally:
+            self._library.janeox_batch_free(batch)
         return ids, counts
-
-
-def _portions(texts: Sequence[str]) -> Iterator[tuple[Sequence[str], np.ndarray]]:
-    """(texts, their lengths in characters)"""
-    for start in range(0, len(texts), GROUP):
-        group = texts[start : start + GROUP]
-        lengths = np.fromiter(map(len, group), np.int64, len(group))
-        before = np.cumsum(lengths) - lengths
-        borders = [0, *(np.flatnonzero(np.diff(before // PORTION)) + 1).tolist(), len(group)]
-        for a, b in itertools.pairwise(borders):
-            yield group[a:b], lengths[a:b]
 
 
 def _uncovered(file: ModelFile) -> str:

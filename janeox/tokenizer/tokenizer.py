@@ -123,10 +123,7 @@ class Tokenizer:
                 ids += [self.control_ids[part]] if part in self.control_ids else self.encode(part)
             return ids
         if self.native:
-            try:
-                return self.native.one(text)
-            except UnicodeEncodeError:
-                return self.native.one(_utf8(text).decode("utf-8"))
+            return self.native.one(text)
         return self.processor.encode(_utf8(text))
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
@@ -157,10 +154,7 @@ class Tokenizer:
         texts = list(texts)
         if not self.native:
             return self.processor.encode([_utf8(text) for text in texts], num_threads=threads)
-        try:
-            return self.native.lists(texts, threads)
-        except UnicodeEncodeError:
-            return self.native.lists([_utf8(text).decode("utf-8") for text in texts], threads)
+        return self.native.lists(texts, threads)
 
     def arrays(self, texts: Sequence[str], *, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """`encode` of each text, as arrays: the ids of all texts end to end, and how many ids each text has (int64).
@@ -168,10 +162,7 @@ class Tokenizer:
         Ids are uint16 where the vocabulary allows (at most 65,536 pieces), else int32.
         """
         if self.native:
-            try:
-                return self.native.encode(texts, threads)
-            except UnicodeEncodeError:
-                return self.native.encode([_utf8(text).decode("utf-8") for text in texts], threads)
+            return self.native.encode(texts, threads)
         batch = self.batch(texts, threads=threads)
         lengths = np.fromiter(map(len, batch), np.int64, len(batch))
         dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.int32
