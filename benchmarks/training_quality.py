@@ -4,8 +4,8 @@
 
 TRAIN and VALID are folders of corpus files in any format that janeox reads. All contenders see the same rows of the
 same shards in the same order, have the same shape and precision (bfloat16 products over float32 weights) and are scored
-by the same code on all of VALID. The learning rates of Muon and of AdamW are tuned alike: three values, one seed. How
-many tokens Muon needs for AdamW's last figure is measured by shorter runs, with the schedule over their own steps.
+by the same code on the first texts of VALID. The learning rates of Muon and of AdamW are tuned alike: three values, one
+seed. How many tokens Muon needs for AdamW's last figure is measured by runs that are shorter, schedule and all.
 Every run is a file in FOLDER, so that the command can be stopped and goes on where it was.
 """
 
@@ -35,8 +35,8 @@ from janeox.train.parallel import World
 from janeox.train.pretrain import next_token_objective
 
 SHAPE = GPTNeoXConfig(4096, 128, 4, 4, 512, max_position_embeddings=256)
-TRAIN_CHARS = 4_000_000  # of each source
-LENGTH, ROWS, STEPS, EVERY = 256, 8, 160, 20
+TRAIN_CHARS, VALID_CHARS = 1_000_000, 100_000  # of each source
+LENGTH, ROWS, STEPS, EVERY = 256, 8, 100, 20
 SEEDS = (0, 1, 2)
 GRID = {"muon": (1e-2, 2e-2, 4e-2), "adamw": (5e-3, 1e-2, 2e-2)}
 SHARES = (0.5, 0.75)  # of the steps, for Muon's shorter runs
@@ -48,7 +48,7 @@ def prepare(train: Path, valid: Path, out: Path) -> Shards:
     folder = out / "shards"
     if (folder / "shards.json").exists():
         return Shards(folder)
-    texts = {"train": list(_texts(train, TRAIN_CHARS)), "valid": list(_texts(valid, 10**12))}
+    texts = {"train": list(_texts(train, TRAIN_CHARS)), "valid": list(_texts(valid, VALID_CHARS))}
     sample = TokenizerConfig(vocab_size=SHAPE.vocab_size, character_coverage=0.99, sample_chars=3_000_000)
     tokenizer = train_tokenizer((text for _, text in texts["train"]), sample)
     eos = SHAPE.eos_token_id
