@@ -59,8 +59,9 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class _TrainedInBlocks(torch.autograd.Function):
     """Causal attention as plain matrix products over blocks of queries, for training in bfloat16 on a CPU.
 
-    There PyTorch's own kernel reaches a tenth of the speed of its matrix products. Probabilities are computed again for
-    the gradient, so that nothing of size T² outlives its block.
+    There PyTorch's own kernel is far slower than its matrix products. Probabilities are computed again for the
+    gradient, so that nothing of size T² outlives its block. Scores are rounded to bfloat16, as they are wherever
+    attention is not fused.
     """
 
     @staticmethod

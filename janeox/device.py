@@ -59,8 +59,8 @@ def device_memory(device: torch.device) -> int:
 def keep_freed_memory() -> None:
     """Makes the C library keep what this process frees, for its next tensors; does nothing where it cannot.
 
-    By default it hands every large tensor's pages back at once and gets them anew, zeroed, for the next one: a sixth of
-    the time of a training step on a CPU.
+    By default it hands every large tensor's pages back at once and gets them anew, zeroed, for the next one, which
+    takes a good part of a training step on a CPU.
     """
     library = ctypes.CDLL(None)
     if hasattr(library, "gnu_get_libc_version"):
