@@ -4,7 +4,7 @@
 
 JSON: contender (janeox, transformers, litgpt), shape (fields of GPTNeoXConfig), length, rows (of a micro-batch),
 portions (micro-batches a step), steps, device, dtype (of the products), recompute (layers). Prints one line of JSON:
-seconds of each step after two to warm up, and the most memory that the process held.
+seconds of each step after two to warm up, the most memory that the process held, and what it held before the model.
 """
 
 import itertools
@@ -115,6 +115,7 @@ def main() -> None:
     size = (asked["rows"] * asked["portions"], asked["length"] + 1)
     rows = torch.randint(0, config.vocab_size, size, generator=torch.Generator().manual_seed(0))
     contender = {"janeox": janeox, "transformers": transformers, "litgpt": litgpt}[asked["contender"]]
+    before = peak_memory(torch.device(asked["device"]))
     steps = contender(config, asked, rows)
     seconds = []
     for number in range(WARM_UP + asked["steps"]):
@@ -125,7 +126,7 @@ def main() -> None:
         if number >= WARM_UP:
             seconds.append(time.perf_counter() - started)
     memory = peak_memory(torch.device(asked["device"]))
-    print(json.dumps({"seconds": asked.get("seconds", seconds), "memory": memory}))
+    print(json.dumps({"seconds": asked.get("seconds", seconds), "memory": memory, "before": before}))
 
 
 if __name__ == "__main__":

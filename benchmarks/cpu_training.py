@@ -3,7 +3,8 @@
     python -m benchmarks.cpu_training [--rounds 3] [--shapes tiny-cpu 110m] [--dtypes bfloat16 float32]
 
 The same shape, rows, micro-batch and precision for all (bfloat16 products over float32 weights, or all in float32;
-AdamW, clipping). Rounds are interleaved; tokens/s is of the median step, memory is the most that the process held.
+AdamW, clipping). Rounds are interleaved; tokens/s is of the median step, memory is the most that the process held. The
+last line is what `janeox pretrain` counts for its step beforehand, and what its process held before the model.
 litgpt: pip install --no-deps litgpt lightning lightning-utilities torchmetrics
 """
 
@@ -16,6 +17,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from benchmarks.machine import header
+from janeox.config import GPTNeoXConfig
+from janeox.train.memory import GIB, Layout, memory
 
 TINY = {"vocab_size": 6144, "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
 TINY |= {"intermediate_size": 1024, "max_position_embeddings": 512}
@@ -53,6 +56,11 @@ def main() -> None:
                 if found := measure(contender, device="cpu", **asked):
                     results[contender].append(found)
         report(f"{name}, {dtype}", asked["rows"] * asked["portions"] * asked["length"], results)
+        layout = Layout(1, 1, asked["rows"], 0)
+        config, accumulates = GPTNeoXConfig(**asked["shape"]), asked["portions"] > 1
+        needed = memory(config, asked["length"], layout, accumulates, dtype == "bfloat16", "cpu")
+        before = max(run["before"] for run in results["janeox"])
+        print(f"predicted: {sum(needed.values()) / GIB:.2f} GiB and {before / GIB:.2f} of before", flush=True)
 
 
 def litgpt_version() -> str:
@@ -70,9 +78,9 @@ def report(name: str, tokens: int, results: dict[str, list[dict]]) -> None:
         if runs
     }
     for contender, speed in speeds.items():
-        memory = max(run["memory"] for run in results[contender]) / 2**30
+        held = max(run["memory"] for run in results[contender]) / GIB
         ratio = f"{speeds['janeox'] / speed:.2f}×"
-        print(f"{contender:<14}{speed:>10,.0f}{ratio:>9}{memory:>7.2f}", flush=True)
+        print(f"{contender:<14}{speed:>10,.0f}{ratio:>9}{held:>7.2f}", flush=True)
 
 
 if __name__ == "__main__":
