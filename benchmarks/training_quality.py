@@ -39,7 +39,7 @@ TRAIN_CHARS, VALID_CHARS = 1_000_000, 100_000  # of each source
 LENGTH, ROWS, STEPS, EVERY = 256, 8, 100, 20
 SEEDS = (0, 1, 2)
 GRID = {"muon": (1e-2, 2e-2, 4e-2), "adamw": (5e-3, 1e-2, 2e-2)}
-SHARES = (0.5, 0.75)  # of the steps, for Muon's shorter runs
+SHARES = (0.25, 0.5)  # of the steps, for Muon's shorter runs
 DEFAULT_RATE = 5e-5  # of transformers.TrainingArguments
 
 
