@@ -153,6 +153,7 @@ class GPTNeoX(nn.Module):
         mask: Tensor | None = None,
         cache: CacheRows | DecodeRows | None = None,
         documents: Tensor | None = None,
+        branches: Tensor | None = None,
     ) -> Tensor:
         """As `forward`, but the normed hidden states (B, T, C) that the head reads.
 
@@ -160,12 +161,15 @@ class GPTNeoX(nn.Module):
             documents: (B, T) for rows that hold several documents, in place of `mask` and `cache`: the number of the
                 document of each token, the same over neighbouring tokens. Each document is then read as if it were
                 alone: its tokens attend to their own document only, and their positions begin at 0.
+            branches: (B, T) for documents that go on in several ways: 0 for the tokens of the beginning, then the
+                number of the branch. Each branch is read as if it alone followed the beginning.
         """
         attend: Tensor | BlockMask | None
         if cache is not None:
             positions, attend = cache.positions, cache.mask  # (B, T)
         elif documents is not None:
-            positions, attend = document_positions(documents), document_mask(documents)
+            branches = torch.zeros_like(documents) if branches is None else branches
+            positions, attend = document_positions(documents, branches), document_mask(documents, branches)
         elif mask is not None:
             positions, attend = (mask.long().cumsum(1) - 1).clamp(min=0), attention_mask(mask)
         else:

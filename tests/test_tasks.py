@@ -11,8 +11,8 @@ from lm_eval.api.samplers import FirstNSampler
 from janeox import LM, JaneoxError
 from janeox.config import GPTNeoXConfig
 from janeox.engine.backend import Row
-from janeox.engine.native_backend import NativeBackend
-from janeox.evaluate.harness import JaneoxLM, one_torch_thread
+from janeox.engine.native_backend import NativeBackend, one_torch_thread
+from janeox.evaluate.harness import JaneoxLM
 from janeox.evaluate.tasks_command import (
     evaluate_tasks,
     load_tasks,

@@ -140,8 +140,8 @@ def test_grpo_loss_and_gradients_are_those_of_trl(folder, tmp_path, beta):
     base = GPTNeoX.from_pretrained(folder / "base")
     mask = rows["targets"] >= 0
     with torch.no_grad():
-        reference = token_logps(base, base.hidden(rows["ids"]), rows["targets"])[0]
-    logps, _ = token_logps(model, model.hidden(rows["ids"]), rows["targets"])
+        reference = token_logps(base, rows["ids"], rows["targets"])[0]
+    logps, _ = token_logps(model, rows["ids"], rows["targets"])
     old = logps.detach() + 0.5 * torch.linspace(-1, 1, mask.numel()).view(mask.shape) * mask  # some beyond the clip
     for name, values in (("old_per_token_logps", old), ("ref_per_token_logps", reference)):
         inputs[name] = torch.zeros(4, 4)

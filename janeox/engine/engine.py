@@ -16,7 +16,8 @@ from janeox.config import SamplingConfig
 from janeox.engine.backend import Backend, DeviceBackend, Row
 from janeox.engine.choosing import Choice, Chooser
 from janeox.engine.draft import Draft
-from janeox.engine.slots import Slots
+from janeox.engine.native_backend import one_torch_thread
+from janeox.engine.slots import SHORTEST, Slots
 from janeox.engine.text import FinishReason, Generated, Writer
 from janeox.errors import JaneoxError
 from janeox.tokenizer import Tokenizer
@@ -93,11 +94,7 @@ class Engine:
         Raises:
             JaneoxError: the model's logits are not numbers. The texts that ran are cancelled.
         """
-        while self.waiting and self._slots.free:
-            text = self.waiting.popleft()
-            writer = self._writers[text]
-            writer.slot, writer.cached = self._slots.take(text.prompt)
-            self.running.append(text)
+        self._admit()
         guesses = self._guesses()
         reading: list[tuple[Writer, Row]] = []
         plain: list[tuple[Writer, Row]] = []
@@ -114,13 +111,34 @@ class Engine:
                 ids = [*generated.ids[-1:], *guesses.get(writer, ())]
                 (guessing if len(ids) > 1 else plain).append((writer, Row(writer.slot, writer.cached, ids)))
         try:
-            if isinstance(self.backend, DeviceBackend) and self.backend.ahead > 1 and not reading and not guessing:
-                return self._run_ahead(self.backend, plain)
-            return self._advance(reading + plain, every=False) + self._advance(guessing, every=True)
+            with one_torch_thread(self.backend):
+                if isinstance(self.backend, DeviceBackend) and self.backend.ahead > 1 and not reading and not guessing:
+                    return self._run_ahead(self.backend, plain)
+                return self._advance(reading + plain, every=False) + self._advance(guessing, every=True)
         except JaneoxError:
             for generated in list(self.running):
                 self.cancel(generated)
             raise
+
+    def _admit(self) -> None:
+        """Gives free slots to texts that wait, in their order. One whose prompt, but for its end, another has begun to
+        read stays behind until it has been read, and is then given a copy."""
+        reading = {
+            tuple(text.prompt[:-1]) for text in self.running if self._writers[text].cached < len(text.prompt) - 1
+        }
+        behind: list[Generated] = []
+        while self.waiting and self._slots.free:
+            text = self.waiting.popleft()
+            beginning = tuple(text.prompt[:-1])
+            if beginning in reading and len(beginning) >= SHORTEST:
+                behind.append(text)
+                continue
+            writer = self._writers[text]
+            writer.slot, writer.cached = self._slots.take(text.prompt)
+            if writer.cached < len(beginning):
+                reading.add(beginning)
+            self.running.append(text)
+        self.waiting.extendleft(reversed(behind))
 
     def _guesses(self) -> dict[Writer, list[int]]:
         """What may come next in the texts that are being written, by those that guess."""

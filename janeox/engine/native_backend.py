@@ -6,12 +6,13 @@ series' files, eight times finer, and multiplied in float32.
 
 import ctypes
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from janeox.config import GPTNeoXConfig
-from janeox.engine.backend import Row
+from janeox.engine.backend import Backend, Row
 from janeox.engine.native_library import (
     Cache,
     Layer,
@@ -259,6 +260,20 @@ class NativeBackend:
         self._keys_values = [keys, values, *scales]
         pointers = [tensor.data_ptr() for tensor in self._keys_values] + [None] * (4 - len(self._keys_values))
         return Cache(*pointers, blocks, bits)
+
+
+@contextmanager
+def one_torch_thread(backend: Backend) -> Iterator[None]:
+    """While the native kernels compute, torch does only what is small between their calls. Its threads would go on
+    looking for work in a loop for a while each time, on cores that the kernels' threads need."""
+    threads = torch.get_num_threads()
+    if isinstance(backend, NativeBackend):
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if isinstance(backend, NativeBackend):
+            torch.set_num_threads(threads)
 
 
 def _portions(rows: Sequence[Row], every: bool) -> Iterator[tuple[list[Row], list[int]]]:

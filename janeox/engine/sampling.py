@@ -91,4 +91,4 @@ def draw(logits: Tensor, uniform: Tensor) -> Tensor:
     cumulative = logits.double().softmax(1).cumsum(1)
     point = uniform.to(cumulative)[:, None] * cumulative[:, -1:]
     # The first place above the point: a token of probability 0 adds nothing to the sum, so it is never that place.
-    return (cumulative > point).byte().argmax(1)
+    return torch.searchsorted(cumulative, point, right=True)[:, 0].clamp(max=logits.shape[1] - 1)

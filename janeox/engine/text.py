@@ -12,6 +12,8 @@ from janeox.engine.pace import Pace
 from janeox.engine.stop import StopScanner
 from janeox.tokenizer import StreamDecoder, Tokenizer
 
+DRAWN = 16  # random numbers at once
+
 FinishReason = Literal["stop", "length", "cancelled"]
 
 
@@ -57,8 +59,8 @@ class Writer:
 
     def uniform(self, ahead: int) -> float:
         """The random number in [0, 1) of the token that comes `ahead` tokens after the next."""
-        while len(self._uniforms) <= ahead:
-            self._uniforms.append(torch.rand((), generator=self._generator, dtype=torch.float64).item())
+        while len(self._uniforms) <= ahead:  # the same numbers as one by one
+            self._uniforms += torch.rand(DRAWN, generator=self._generator, dtype=torch.float64).tolist()
         return self._uniforms[ahead]
 
     def push(self, id: int) -> bool:

@@ -5,7 +5,6 @@ alike), logits are computed for the tokens that are asked about, and texts of li
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 from janeox.config import SamplingConfig
 from janeox.engine.backend import Backend, Row
 from janeox.engine.engine import Engine
-from janeox.engine.native_backend import NativeBackend
+from janeox.engine.native_backend import one_torch_thread
 from janeox.engine.text import Generated
 from janeox.errors import JaneoxError
 from janeox.evaluate.backend import BackendScorer
@@ -140,7 +139,7 @@ class JaneoxLM(TemplateLM):
         for number in sorted(range(len(asked)), key=lambda number: -len(asked[number][0])):
             written[number] = engine.submit(*asked[number])
         shown = not disable_tqdm
-        with one_torch_thread(self.model), progress("answers", len(requests), "answers", shown=shown) as bar:
+        with progress("answers", len(requests), "answers", shown=shown) as bar:
             while not engine.idle:
                 bar.advance(sum(text.finish_reason is not None for text in engine.step()))
         return [written[number].text for number in range(len(requests))]
@@ -154,19 +153,6 @@ class JaneoxLM(TemplateLM):
         stop = tuple(filter(None, handle_stop_sequences(options.get("until"), eos=None)))
         ids = self.tok_encode(context)[-(self.max_length - room) :]
         return ids, SamplingConfig(max_new_tokens=room, temperature=0, stop=stop)
-
-
-@contextmanager
-def one_torch_thread(backend: Backend) -> Iterator[None]:
-    """While the native kernels compute, torch does only what is small between their calls. Its threads would go on
-    looking for work in a loop for a while each time, on cores that the kernels' threads need."""
-    threads = torch.get_num_threads()
-    if isinstance(backend, NativeBackend):
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:

@@ -68,6 +68,50 @@ def next_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: flo
     return _LinearCrossEntropy.apply(hidden, weight, targets, z_loss)
 
 
+class _ChosenLogps(torch.autograd.Function):
+    """Keeps the softmax of each token, which is all that its gradient needs beside what comes in."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        head = weight.to(hidden.dtype)
+        logps, entropies = (torch.empty(len(targets), device=hidden.device) for _ in range(2))
+        learns = any(ctx.needs_input_grad)
+        softmax = torch.empty(len(targets) if learns else 0, len(head), device=hidden.device)
+        for part in _slices(targets, weight):
+            log_p = F.log_softmax(hidden[part] @ head.T, dim=1, dtype=torch.float32)  # (rows, V)
+            p = torch.exp(log_p, out=softmax[part]) if learns else log_p.exp()
+            logps[part] = log_p.gather(1, targets[part, None])[:, 0]
+            entropies[part] = -torch.linalg.vecdot(p, log_p)
+        ctx.save_for_backward(hidden, weight, targets, softmax)
+        ctx.mark_non_differentiable(entropies)
+        return logps, entropies
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        hidden, weight, targets, softmax = ctx.saved_tensors
+        head, scale = weight.to(hidden.dtype), grad_outputs[0][:, None]
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        for part in _slices(targets, weight):
+            grad = softmax[part] * -scale[part]
+            grad = grad.scatter_add_(1, targets[part, None], scale[part]).to(hidden.dtype)
+            grad_hidden[part] = grad @ head
+            if grad_weight is not None:
+                grad_weight += grad.T @ hidden[part]
+        return grad_hidden, grad_weight, None
+
+
+def chosen_logps(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """log p of each target, to be differentiated, and the entropy of each choice, both (N,) float32.
+
+    Args:
+        hidden: (N, C) what the head reads.
+        weight: (V, C) the head, `embed_out.weight`.
+        targets: (N,) ids.
+    """
+    return _ChosenLogps.apply(hidden, weight, targets)
+
+
 @torch.no_grad()
 def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """−log p of each target by itself, (N,) float32; 0 where the target is −1. Arguments as of `next_token_loss`."""

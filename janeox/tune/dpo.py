@@ -78,7 +78,7 @@ def run_dpo(settings: Dpo) -> None:
 def reply_logps(model: GPTNeoX, batch: dict[str, Tensor]) -> Tensor:
     """log p of the chosen and of the rejected reply as a whole, (B, 2)."""
     ids, targets = batch["ids"].flatten(0, 1), batch["targets"].flatten(0, 1)
-    return token_logps(model, model.hidden(ids), targets)[0].sum(1).unflatten(0, (-1, 2))
+    return token_logps(model, ids, targets)[0].sum(1).unflatten(0, (-1, 2))
 
 
 def dpo_objective(model: GPTNeoX, batch: dict[str, Tensor], beta: float) -> tuple[Tensor, Tensor]:

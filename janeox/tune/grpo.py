@@ -9,7 +9,7 @@ from janeox.model import GPTNeoX
 from janeox.settings.tune import Grpo
 from janeox.tokenizer import Tokenizer
 from janeox.train.parallel import World
-from janeox.tune.losses import group_advantages, grpo_loss, token_logps
+from janeox.tune.losses import at_places, group_advantages, grpo_loss, token_logps
 from janeox.tune.on_policy import Scored, Trainer, run
 from janeox.tune.pairs import replies_batch
 
@@ -37,7 +37,7 @@ class GrpoTrainer(Trainer):
     def measure(self, portion: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """log p by the policy and by the reference, where each is needed."""
         models = [self.policy] * self.keeps_logps + ([self.reference] if self.reference else [])
-        return tuple(token_logps(model, model.hidden(portion["ids"]), portion["targets"])[0] for model in models)
+        return tuple(token_logps(model, portion["ids"], portion["targets"])[0] for model in models)
 
     def learn_from(self, rows: list[Scored]) -> tuple[dict[str, Tensor], dict[str, object]]:
         """Advantages of all replies, and the figures of the iteration."""
@@ -50,7 +50,7 @@ class GrpoTrainer(Trainer):
         places = batch["targets"] >= 0
         names = ["logps"] * self.keeps_logps + ["reference"] * bool(self.reference)
         for n, name in enumerate(names):
-            batch[name] = torch.zeros(places.shape).masked_scatter(places, torch.cat([row.measured[n] for row in rows]))
+            batch[name] = at_places(torch.cat([row.measured[n] for row in rows]), places)
         spread = scores.view(-1, settings.num_generations).std(1)
         lengths = torch.tensor([float(len(row.ids)) for row in rows])
         return batch, {
@@ -65,7 +65,7 @@ class GrpoTrainer(Trainer):
     def objective(self, model: GPTNeoX, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Summed loss over the replies' tokens, and their number."""
         mask = batch["targets"] >= 0
-        logps, entropies = token_logps(model, model.hidden(batch["ids"]), batch["targets"])
+        logps, entropies = token_logps(model, batch["ids"], batch["targets"])
         loss = grpo_loss(
             logps, batch.get("logps", logps.detach()), batch.get("reference"), batch["advantages"], mask,
             self.settings.cliprange, self.settings.beta,

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from janeox.model import GPTNeoX
+from janeox.train.loss import chosen_logps
+from janeox.tune.shared_prompts import reply_hidden
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -27,20 +29,26 @@ def whiten(values: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
     return (white if shift_mean else white + mean) * mask
 
 
-def token_logps(model: GPTNeoX, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def token_logps(model: GPTNeoX, ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """log p of each target and the entropy of the choice, both (B, T) float32, 0 where the target is −1.
 
     Args:
-        hidden: (B, T, C).
+        ids: (B, T) prompts with their replies, padded on the right.
         targets: (B, T).
     """
+    return logps_at(model, reply_hidden(model, ids, targets), targets)
+
+
+def logps_at(model: GPTNeoX, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """As `token_logps`, from `reply_hidden`'s (N, C)."""
     mask = targets >= 0
-    logits = (hidden[mask] @ model.embed_out.weight.to(hidden.dtype).T).float()  # (N, V)
-    log_p = logits.log_softmax(1)
-    chosen = log_p.gather(1, targets[mask][:, None])[:, 0]
-    entropy = -(log_p.detach().exp() * log_p.detach()).sum(1)
-    empty = torch.zeros(targets.shape, device=hidden.device)
-    return empty.masked_scatter(mask, chosen), empty.masked_scatter(mask, entropy)
+    logps, entropies = chosen_logps(hidden, model.embed_out.weight, targets[mask])
+    return at_places(logps, mask), at_places(entropies, mask)
+
+
+def at_places(values: Tensor, mask: Tensor) -> Tensor:
+    """(N,) at the places of the mask (B, T), 0 elsewhere."""
+    return values.new_zeros(mask.shape).masked_scatter(mask, values)
 
 
 def bradley_terry_loss(chosen: Tensor, rejected: Tensor) -> Tensor:

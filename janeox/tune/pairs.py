@@ -82,14 +82,14 @@ def batch(pairs: Sequence[Pair], filler: int) -> dict[str, Tensor]:
     """Rows of (chosen, rejected), padded on the right.
 
     Returns:
-        ids (B, 2, T), targets (B, 2, T) with −1 outside the replies, last (B, 2): the place of each side's `</s>`.
+        ids (B, 2, T), targets (B, 2, T) with −1 outside the replies.
     """
     sides = [(prompt, reply) for prompt, *replies in pairs for reply in replies]
     return {name: tensor.unflatten(0, (-1, 2)) for name, tensor in replies_batch(sides, filler).items()}
 
 
 def replies_batch(rows: Sequence[tuple[list[int], list[int]]], filler: int) -> dict[str, Tensor]:
-    """(prompt, reply) rows, padded on the right: ids (B, T), targets (B, T), last (B,)."""
+    """(prompt, reply) rows, padded on the right: ids (B, T), targets (B, T)."""
     T = max(len(prompt) + len(reply) for prompt, reply in rows)
     ids = torch.full((len(rows), T), filler)
     targets = torch.full_like(ids, -1)
@@ -97,4 +97,4 @@ def replies_batch(rows: Sequence[tuple[list[int], list[int]]], filler: int) -> d
         end = len(prompt) + len(reply)
         ids[row, :end] = torch.tensor(prompt + reply)
         targets[row, len(prompt) - 1 : end - 1] = torch.tensor(reply)
-    return {"ids": ids, "targets": targets, "last": torch.tensor([len(p) + len(r) - 1 for p, r in rows])}
+    return {"ids": ids, "targets": targets}

@@ -10,10 +10,21 @@ from janeox.model import GPTNeoX, Linear
 from janeox.settings.tune import Ppo
 from janeox.tokenizer import Tokenizer
 from janeox.train.parallel import World
-from janeox.tune.losses import gae, masked_mean, next_kl_coef, ppo_loss, token_logps, token_rewards, whiten
+from janeox.tune.losses import (
+    at_places,
+    gae,
+    logps_at,
+    masked_mean,
+    next_kl_coef,
+    ppo_loss,
+    token_logps,
+    token_rewards,
+    whiten,
+)  # fmt: skip
 from janeox.tune.on_policy import Scored, Trainer, run
 from janeox.tune.pairs import replies_batch
 from janeox.tune.rollout import padded
+from janeox.tune.shared_prompts import reply_hidden
 
 FIGURES = (
     "loss/policy_avg",
@@ -44,7 +55,7 @@ class Policy(GPTNeoX):
         return new.requires_grad_(True)
 
     def values(self, hidden: Tensor) -> Tensor:
-        """(B, T) float32 from (B, T, C)."""
+        """(N,) float32 from (N, C)."""
         return (hidden @ self.v_head.weight.to(hidden.dtype).T + self.v_head.bias.to(hidden.dtype))[..., 0].float()
 
 
@@ -70,10 +81,10 @@ class PpoTrainer(Trainer):
 
     def measure(self, portion: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """log p by the policy and by the reference, values, and entropies."""
-        hidden = self.policy.hidden(portion["ids"])
-        logps, entropies = token_logps(self.policy, hidden, portion["targets"])
-        reference, _ = token_logps(self.reference, self.reference.hidden(portion["ids"]), portion["targets"])
-        return logps, reference, self.policy.values(hidden), entropies
+        hidden = reply_hidden(self.policy, portion["ids"], portion["targets"])
+        logps, entropies = logps_at(self.policy, hidden, portion["targets"])
+        reference, _ = token_logps(self.reference, portion["ids"], portion["targets"])
+        return logps, reference, at_places(self.policy.values(hidden), portion["targets"] >= 0), entropies
 
     def learn_from(self, rows: list[Scored]) -> tuple[dict[str, Tensor], dict[str, object]]:
         """Advantages and returns of all replies, and the figures of the iteration."""
@@ -100,7 +111,7 @@ class PpoTrainer(Trainer):
         names = {"logps": logps, "advantages": advantages, "values": values, "returns": returns}
         places = batch["targets"] >= 0
         for name, tensor in names.items():
-            batch[name] = torch.zeros(places.shape).masked_scatter(places, tensor[mask])
+            batch[name] = at_places(tensor[mask], places)
         kl = ((logps - reference) * mask).sum(1)
         return batch, {
             "episode": (memory["iteration"] + 2) * settings.batch_rows,
@@ -122,11 +133,11 @@ class PpoTrainer(Trainer):
         """Summed policy and value loss over the replies' tokens, and their number."""
         settings = self.settings
         mask = batch["targets"] >= 0
-        hidden = model.hidden(batch["ids"])
-        logps, entropies = token_logps(model, hidden, batch["targets"])
+        hidden = reply_hidden(model, batch["ids"], batch["targets"])
+        logps, entropies = logps_at(model, hidden, batch["targets"])
         loss = ppo_loss(
-            logps, batch["logps"], batch["advantages"], model.values(hidden), batch["values"], batch["returns"], mask,
-            settings.cliprange, settings.cliprange_value,
+            logps, batch["logps"], batch["advantages"], at_places(model.values(hidden), mask), batch["values"],
+            batch["returns"], mask, settings.cliprange, settings.cliprange_value,
         )  # fmt: skip
         count = mask.sum().float()
         self.note(

@@ -13,7 +13,7 @@ from janeox.device import autocast
 from janeox.dialogue import CHAT_TEMPLATE
 from janeox.errors import JaneoxError
 from janeox.settings.tune import Reward
-from janeox.train.loop import Task, train
+from janeox.train.loop import Task, move, train
 from janeox.train.parallel import join, shard
 from janeox.tune.losses import bradley_terry_loss
 from janeox.tune.pairs import Pair, batch, read_pairs
@@ -77,9 +77,14 @@ def run_reward(settings: Reward) -> None:
 
 def reward_objective(model: RewardModel, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Summed Bradley–Terry loss of the pairs, and their number."""
-    ids, last = batch["ids"], batch["last"]
-    scores = model.scores(ids.flatten(0, 1), last.flatten()).unflatten(0, (-1, 2))  # (B, 2)
-    return bradley_terry_loss(scores[:, 0], scores[:, 1]).sum(), torch.tensor(float(len(ids)), device=ids.device)
+    scores = pair_scores(model, batch)
+    return bradley_terry_loss(scores[:, 0], scores[:, 1]).sum(), torch.tensor(float(len(scores)), device=scores.device)
+
+
+def pair_scores(model: RewardModel, batch: dict[str, Tensor]) -> Tensor:
+    """Of the chosen and of the rejected reply, (B, 2)."""
+    ids, targets = (batch[name].flatten(0, 1) for name in ("ids", "targets"))
+    return model.scores(ids, targets).unflatten(0, (-1, 2))
 
 
 @torch.no_grad()
@@ -87,9 +92,7 @@ def pair_margins(model: RewardModel, pairs: Sequence[Pair], filler: int, rows: i
     """r_chosen − r_rejected of each pair, (N,)."""
     margins = []
     for start in range(0, len(pairs), rows):
-        portion = batch(pairs[start : start + rows], filler)
-        ids, last = portion["ids"].to(model.device), portion["last"].to(model.device)
-        scores = model.scores(ids.flatten(0, 1), last.flatten()).unflatten(0, (-1, 2))
+        scores = pair_scores(model, move(batch(pairs[start : start + rows], filler), model.device))
         margins.append((scores[:, 0] - scores[:, 1]).cpu())
     return torch.cat(margins)
 

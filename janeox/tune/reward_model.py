@@ -9,6 +9,7 @@ from torch import Tensor
 from janeox.config import GPTNeoXConfig
 from janeox.errors import JaneoxError
 from janeox.model import GPTNeoX, Linear, check_tensors
+from janeox.tune.shared_prompts import reply_hidden
 from janeox.weights import read_json, read_weights, write_weights
 
 ARCHITECTURE = "GPTNeoXForSequenceClassification"
@@ -30,10 +31,17 @@ class RewardModel(GPTNeoX):
     def dtype(self) -> torch.dtype:
         return self.score.weight.dtype
 
-    def scores(self, ids: Tensor, last: Tensor) -> Tensor:
-        """Scores (B,) float32 of texts (B, T), padded on the right, read at their last tokens' places `last` (B,)."""
-        hidden = self.hidden(ids)  # causal, so that padding on the right changes nothing before it
-        at = hidden[torch.arange(len(ids), device=ids.device), last]  # (B, C)
+    def scores(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """Scores (B,) float32, each read at the last token of a reply.
+
+        Args:
+            ids: (B, T) prompts with their replies, padded on the right.
+            targets: (B, T) with −1 outside the replies.
+        """
+        read = targets.clone()
+        read[:, 1:] = targets[:, 1:].maximum(targets[:, :-1])  # the place of the last token too
+        ends = (read >= 0).sum(1).cumsum(0) - 1
+        at = reply_hidden(self, ids, read)[ends]  # (B, C)
         return (at @ self.score.weight.to(at.dtype).T)[:, 0].float()
 
     @classmethod

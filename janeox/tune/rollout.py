@@ -100,7 +100,7 @@ def _model_scores(model: RewardModel, prompts: list[list[int]], replies: list[li
     pairs = list(zip(prompts, replies, strict=True))
     for start in range(0, len(pairs), rows):
         batch = replies_batch(pairs[start : start + rows], 0)
-        scores += model.scores(batch["ids"].to(model.device), batch["last"].to(model.device)).tolist()
+        scores += model.scores(batch["ids"].to(model.device), batch["targets"].to(model.device)).tolist()
     return scores
 
 
