@@ -32,7 +32,7 @@ ORDER = [
     "lm",
     *package("train", "loop plot plan pretrain"),
     *package("evaluate", "harness tasks.data tasks.answers tasks.summaries tasks_command"),
-    *package("tune", "start lora sft losses pairs reward_model reward dpo rollout on_policy ppo grpo judge chat"),
+    *package("tune", "start lora sft shared_prompts losses pairs reward_model reward dpo rollout on_policy ppo grpo judge chat"),
     *package("engine", "command"),
     *package("evaluate", "command reference page compare"),
     *package("engine", "quantize bench"),

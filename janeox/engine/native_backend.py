@@ -137,8 +137,9 @@ class NativeBackend:
     @torch.no_grad()
     def refresh(self, model: GPTNeoX) -> None:
         """Takes a changed model's weights, in the same precision and place."""
-        for name, tensor in packed_tensors(model, self.bits):
-            self.tensors[name].copy_(tensor)
+        for name, tensor in packed_tensors(model, self.bits, self.tensors):
+            if tensor is not self.tensors[name]:
+                self.tensors[name].copy_(tensor)
 
     def forward(self, rows: Sequence[Row], every: bool = False) -> Tensor:
         """As `Backend.forward`.

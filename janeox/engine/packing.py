@@ -19,17 +19,22 @@ PORTION = 256  # rows that are packed at once; a multiple of LANES
 SCALES = "_scales"  # of the tensor of this name without it
 
 
-def packed_tensors(model: GPTNeoX, bits: int) -> Iterator[tuple[str, Tensor]]:
+def packed_tensors(model: GPTNeoX, bits: int, into: dict[str, Tensor] | None = None) -> Iterator[tuple[str, Tensor]]:
     """All tensors of a model, under their names: matrices packed, the embedding in 32 or 16 bits, the rest in float32.
 
     The head keeps 8 bits where the other matrices have 4: it decides the tokens, and is a small part of the whole.
+
+    Args:
+        into: what the same call yielded for a model of this shape; matrices are packed into the same memory.
 
     Raises:
         JaneoxError: weights that are not finite, or beyond what 16 bits hold.
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
-            yield from pack(f"{name}.weight", module.weight, 8 if bits == 4 and module is model.embed_out else bits)
+            yield from pack(
+                f"{name}.weight", module.weight, 8 if bits == 4 and module is model.embed_out else bits, into
+            )
             if module.bias is not None:
                 yield f"{name}.bias", padded(module.bias.float(), 0, LANES)
         elif isinstance(module, nn.LayerNorm):
@@ -39,7 +44,7 @@ def packed_tensors(model: GPTNeoX, bits: int) -> Iterator[tuple[str, Tensor]]:
             yield f"{name}.weight", module.weight.to(torch.float32 if bits == 32 else torch.float16)
 
 
-def pack(name: str, weight: Tensor, bits: int) -> Iterator[tuple[str, Tensor]]:
+def pack(name: str, weight: Tensor, bits: int, into: dict[str, Tensor] | None = None) -> Iterator[tuple[str, Tensor]]:
     """A matrix (N, K) under its name, and for 8 and 4 bits its scales; P panels of 16 rows, rows and columns padded.
 
     Returns:
@@ -50,8 +55,8 @@ def pack(name: str, weight: Tensor, bits: int) -> Iterator[tuple[str, Tensor]]:
     half = torch.bfloat16 if weight.dtype == torch.bfloat16 else torch.float16
     dtype = {32: torch.float32, 16: half}.get(bits, torch.uint8)
     shape, scales_shape = packed_shapes(weight.shape[0], weight.shape[1], bits, dtype)
-    packed = torch.empty(shape, dtype=dtype)
-    scales = torch.empty(scales_shape, dtype=torch.float16)
+    packed = into[name] if into else torch.empty(shape, dtype=dtype)
+    scales = into[name + SCALES] if into and bits < 16 else torch.empty(scales_shape, dtype=torch.float16)
     finite = True
     for first in range(0, len(weight), PORTION):  # so that what is computed on the way stays in the cache
         rows = padded(padded(weight[first : first + PORTION].float(), 0, LANES), 1, GROUP.get(bits, LANES))

@@ -86,7 +86,7 @@ class Trainer(ABC):
             self.memory |= {"iteration": iteration, "rollout": written, "figures": figures}
         num_rows = self.settings.batch_rows
         order = Shuffled(num_rows, num_rows // self.settings.num_mini_batches, self.settings.train.seed + 1 + iteration)
-        wanted = order.rows(at, self.world)
+        wanted = sorted(order.rows(at, self.world))  # replies to one prompt side by side, so that they share it
         return {name: tensor[wanted] for name, tensor in self.memory["rollout"].items()}
 
     def _rollout(self, iteration: int) -> list[Scored]:

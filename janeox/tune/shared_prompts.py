@@ -71,8 +71,8 @@ def pack(ids: Tensor, targets: Tensor, width: int) -> Packed:
     for row, numbers in enumerate(rows):
         end = 0
         for document, number in enumerate(numbers):
-            prompt, own = documents[number]
-            for branch, (reply_of, tokens) in enumerate([(-1, prompt), *own]):
+            beginning, branches = documents[number]
+            for branch, (reply_of, tokens) in enumerate([(-1, beginning), *branches]):
                 start, end = end, end + len(tokens)
                 packed[0, row, start:end] = torch.tensor(tokens, dtype=torch.long)
                 packed[1, row, start:end], packed[2, row, start:end] = document, branch
@@ -81,4 +81,4 @@ def pack(ids: Tensor, targets: Tensor, width: int) -> Packed:
                 else:
                     places[reply_of] = [last, *range(row * W + start, row * W + end)]
         packed[1, row, end:] = len(numbers)
-    return Packed(*packed, torch.tensor([place for own in places for place in own]))
+    return Packed(packed[0], packed[1], packed[2], torch.tensor([place for some in places for place in some]))
