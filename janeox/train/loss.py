@@ -77,11 +77,13 @@ class _ChosenLogps(torch.autograd.Function):
         logps, entropies = (torch.empty(len(targets), device=hidden.device) for _ in range(2))
         learns = any(ctx.needs_input_grad)
         softmax = torch.empty(len(targets) if learns else 0, len(head), device=hidden.device)
-        for part in _slices(targets, weight):
-            log_p = F.log_softmax(hidden[part] @ head.T, dim=1, dtype=torch.float32)  # (rows, V)
-            p = torch.exp(log_p, out=softmax[part]) if learns else log_p.exp()
-            logps[part] = log_p.gather(1, targets[part, None])[:, 0]
-            entropies[part] = -torch.linalg.vecdot(p, log_p)
+        for block in _slices(len(targets), weight, BLOCK_BYTES):
+            logits = hidden[block] @ head.T  # (rows, V)
+            for part in _slices(len(logits), weight, SLICE_BYTES):
+                log_p = F.log_softmax(logits[part], dim=1, dtype=torch.float32)
+                p = torch.exp(log_p, out=softmax[block][part]) if learns else log_p.exp()
+                logps[block][part] = log_p.gather(1, targets[block][part, None])[:, 0]
+                entropies[block][part] = -torch.linalg.vecdot(p, log_p)
         ctx.save_for_backward(hidden, weight, targets, softmax)
         ctx.mark_non_differentiable(entropies)
         return logps, entropies
@@ -92,12 +94,14 @@ class _ChosenLogps(torch.autograd.Function):
         head, scale = weight.to(hidden.dtype), grad_outputs[0][:, None]
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        for part in _slices(targets, weight):
-            grad = softmax[part] * -scale[part]
-            grad = grad.scatter_add_(1, targets[part, None], scale[part]).to(hidden.dtype)
-            grad_hidden[part] = grad @ head
+        for block in _slices(len(targets), weight, BLOCK_BYTES):
+            to_logits = torch.empty(softmax[block].shape, dtype=hidden.dtype, device=hidden.device)
+            for part in _slices(len(to_logits), weight, SLICE_BYTES):
+                p = softmax[block][part] * -scale[block][part]
+                to_logits[part] = p.scatter_add_(1, targets[block][part, None], scale[block][part])
+            torch.mm(to_logits, head, out=grad_hidden[block])
             if grad_weight is not None:
-                grad_weight += grad.T @ hidden[part]
+                grad_weight += to_logits.T @ hidden[block]
         return grad_hidden, grad_weight, None
 
 
