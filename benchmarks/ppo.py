@@ -20,7 +20,7 @@ from janeox.train.metrics import read_metrics
 from janeox.tune.ppo import run_ppo
 
 SEEDS = 3
-ITERATIONS = 40
+ITERATIONS = 60
 KL_TARGET = 6.0
 
 
@@ -32,13 +32,13 @@ def share_of_hiragana(texts: list[str]) -> list[float]:
 def settings(model: str, prompts: Path, out: Path, seed: int, rate: float) -> Ppo:
     return Ppo(
         out=out, model=model, data=(prompts,), reward="benchmarks.ppo:share_of_hiragana", iterations=ITERATIONS,
-        batch_rows=32, micro_batch_rows=32, num_ppo_epochs=2, max_tokens=24, kl_coef=0.02, kl_target=KL_TARGET,
-        kl_horizon=64, optim=OptimConfig(learning_rate=rate, schedule="wsd", warmup_fraction=0.03, weight_decay=0.0),
+        batch_rows=32, micro_batch_rows=32, num_ppo_epochs=2, max_tokens=24, kl_coef=0.05, kl_target=KL_TARGET,
+        kl_horizon=128, optim=OptimConfig(learning_rate=rate, schedule="wsd", warmup_fraction=0.03, weight_decay=0.0),
         train=LoopConfig(seed=seed, log_every=1, sample_every=0, dtype="float32", save_every=10_000),
     )  # fmt: skip
 
 
-def main(model: str, prompts: str, rate: str = "3e-4") -> None:
+def main(model: str, prompts: str, rate: str = "4e-4") -> None:
     torch.set_num_threads(1)
     print(header())
     print(f"{ITERATIONS} iterations of 32 replies, KL target {KL_TARGET}, learning rate {rate}")

@@ -2,9 +2,9 @@
 
 Both sides write the same number of replies of exactly the same length (neither may end early) to prompts of the same
 file, with the same weights in float32, and learn from them in one optimizer step by the same loss: `janeox grpo` and
-TRL's GRPO trainer over transformers' generate, 8 replies a prompt, no reference (β 0). TRL's trainer is timed twice, as
-it learns from all replies at once and from 8 at a time; the faster of the two is the rival. `janeox ppo`, which also
-runs a value head and a reference model, is timed beside them. They take turns; printed are medians.
+TRL's GRPO trainer over transformers' generate, 8 replies a prompt, no reference (β 0). Both are timed twice, as they
+learn from all replies at once and from 8 at a time, and the faster of each is compared. `janeox ppo`, which also runs a
+value head and a reference model, is timed beside them. They take turns; printed are medians.
 """
 
 import statistics
@@ -38,10 +38,18 @@ def length(texts: list[str]) -> list[float]:
 
 
 class Ours:
-    def __init__(self, settings: type[Grpo] | type[Ppo], trainer: type[Trainer], model: str, prompts: Path, out: Path):
+    def __init__(
+        self,
+        settings: type[Grpo] | type[Ppo],
+        trainer: type[Trainer],
+        model: str,
+        prompts: Path,
+        out: Path,
+        portion: int,
+    ):
         self.settings = settings(
             out=out, model=model, data=(prompts,), reward="benchmarks.rollout:length", batch_rows=ROWS,
-            micro_batch_rows=PORTION, num_ppo_epochs=1, max_tokens=TOKENS, optim=OptimConfig(learning_rate=1e-6),
+            micro_batch_rows=portion, num_ppo_epochs=1, max_tokens=TOKENS, optim=OptimConfig(learning_rate=1e-6),
             train=LoopConfig(dtype="float32", device="cpu"),
         )  # fmt: skip
         world = World(torch.device("cpu"))
@@ -72,7 +80,15 @@ class Ours:
         started = time.perf_counter()
         batch = self.trainer.batch(self.step)
         settings, world = self.settings, self.trainer.world
-        arguments = (self.trainer.objective, batch, PORTION, 1e-6, settings.optim, settings.train, world)
+        arguments = (
+            self.trainer.objective,
+            batch,
+            settings.micro_batch_rows,
+            1e-6,
+            settings.optim,
+            settings.train,
+            world,
+        )
         take_step(self.trainer.policy, self.optimizers, *arguments)
         self.step += 1
         return self.writing, time.perf_counter() - started
@@ -131,13 +147,16 @@ def main(model: str, prompts: str) -> None:
     threads = torch.get_num_threads()
     print(f"{ROWS} replies of {TOKENS} tokens, one optimizer step; {threads} threads; medians of {TURNS} turns each")
     with tempfile.TemporaryDirectory() as folder:
-        ours = Ours(Grpo, GrpoTrainer, model, Path(prompts), Path(folder) / "ours")
-        texts = [Tokenizer.load(model).decode(ids) for ids in ours.prompts]
+        out, file = Path(folder), Path(prompts)
+        ours = [Ours(Grpo, GrpoTrainer, model, file, out / f"grpo-{rows}", rows) for rows in (ROWS, PORTION)]
+        texts = [Tokenizer.load(model).decode(ids) for ids in ours[0].prompts]
+        theirs = [Trl(model, texts, out / f"trl-{rows}", rows) for rows in (ROWS, PORTION)]
         sides: dict[str, Ours | Trl] = {
-            "janeox grpo": ours,
-            "TRL grpo": Trl(model, texts, Path(folder) / "trl", ROWS),
-            f"TRL grpo, {PORTION} at a time": Trl(model, texts, Path(folder) / "trl-portions", PORTION),
-            "janeox ppo": Ours(Ppo, PpoTrainer, model, Path(prompts), Path(folder) / "ppo"),
+            "janeox grpo": ours[0],
+            "TRL grpo": theirs[0],
+            f"janeox grpo, {PORTION} at a time": ours[1],
+            f"TRL grpo, {PORTION} at a time": theirs[1],
+            "janeox ppo": Ours(Ppo, PpoTrainer, model, file, out / "ppo", ROWS),
         }
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
         for turn in range(TURNS + 1):
@@ -150,9 +169,11 @@ def main(model: str, prompts: str) -> None:
         writing, whole = (statistics.median(column) for column in zip(*rows, strict=True))
         medians[name] = writing, whole
         print(f"{name}: {ROWS * TOKENS / writing:,.0f} tokens/s of rollout, {whole:.2f} s an iteration")
-    (a, b), *rivals, _ = medians.values()
-    c, d = (min(column) for column in zip(*rivals, strict=True))
-    print(f"janeox grpo to the faster TRL grpo: rollout {c / a:.2f} times as fast, iteration {d / b:.2f} times")
+    pairs = list(medians.values())
+    (a, b), (c, d) = ([min(column) for column in zip(*pairs[first:4:2], strict=True)] for first in (0, 1))
+    print(
+        f"janeox grpo to TRL grpo, the faster of each: rollout {c / a:.2f} times as fast, iteration {d / b:.2f} times"
+    )
 
 
 if __name__ == "__main__":
