@@ -108,6 +108,7 @@ struct Portion {
     int64_t first;  // text
     size_t bytes;   // of the ids
     std::unique_ptr<uint8_t[]> ids;
+    size_t at;      // bytes of the portions before it
 };
 
 // A new list of Python's integers; null with a Python error. `integers` is a tuple of 0, 1, 2, …
@@ -157,6 +158,7 @@ struct JaneoxBatch {
     std::atomic<int64_t> next;  // the first text that no thread has taken
     std::mutex mutex;
     std::vector<Portion> done;
+    bool ordered;  // whether `done` is, and `next` one of its portions
 };
 
 // Which layout of the calls below this library has.
@@ -203,7 +205,7 @@ void janeox_encoder_free(Encoder* encoder) { delete encoder; }
 // The caller keeps the objects alive until janeox_batch_free.
 JaneoxBatch* janeox_batch_new(const Encoder* encoder, PyObject* texts, int64_t size, int64_t* counts, int64_t portion,
                               int width) {
-    return new JaneoxBatch{encoder, texts, counts, size, portion, width, {0}, {}, {}};
+    return new JaneoxBatch{encoder, texts, counts, size, portion, width, {0}, {}, {}, false};
 }
 
 void janeox_batch_free(JaneoxBatch* batch) { delete batch; }
@@ -234,7 +236,7 @@ void janeox_batch_work(JaneoxBatch* batch) {
                     std::memcpy(ids.get(), space->ids.data(), bytes);
                 }
                 const std::lock_guard<std::mutex> lock(batch->mutex);
-                batch->done.push_back({start, bytes, std::move(ids)});
+                batch->done.push_back({start, bytes, std::move(ids), 0});
             }
             if (PyErr_CheckSignals() < 0) break;
         }
@@ -244,14 +246,22 @@ void janeox_batch_work(JaneoxBatch* batch) {
     batch->next = batch->size;
 }
 
-// Copies the ids of all texts, end to end, to `out`, and forgets them.
+// Copies the ids of all texts, end to end, to `out`; any number of threads may be in here, once no text is left. Much of
+// the time is the system's, which makes `out` only when it is written.
 void janeox_batch_take(JaneoxBatch* batch, uint8_t* out) {
     const Unlocked unlocked;
-    std::sort(batch->done.begin(), batch->done.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-    for (Portion& portion : batch->done) {
-        std::memcpy(out, portion.ids.get(), portion.bytes);
-        out += portion.bytes;
-        portion.ids.reset();
+    std::vector<Portion>& done = batch->done;
+    {
+        const std::lock_guard<std::mutex> lock(batch->mutex);
+        if (!batch->ordered) {
+            std::sort(done.begin(), done.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+            for (size_t i = 1; i < done.size(); ++i) done[i].at = done[i - 1].at + done[i - 1].bytes;
+            batch->ordered = true;
+            batch->next = 0;  // of the portions, from here on
+        }
+    }
+    for (size_t i; (i = static_cast<size_t>(batch->next++)) < done.size();) {
+        std::memcpy(out + done[i].at, done[i].ids.get(), done[i].bytes);
     }
 }
 

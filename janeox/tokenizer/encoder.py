@@ -1,7 +1,7 @@
 """The native encoder: sentencepiece's ids of many texts, several times as fast (docs/design.md, "Native encoder")."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -10,8 +10,8 @@ import numpy as np
 from janeox.native import library
 from janeox.tokenizer.model_file import UNIGRAM, ModelFile, PieceType
 
-PORTION = 32_768
-"""Characters that a thread takes at once: few enough for its cache, and that threads end together."""
+PORTION = 8192
+"""Characters that a thread takes at once; a longer text is a portion of its own. So few leave room in the cache."""
 
 
 class NotCovered(Exception):
@@ -121,16 +121,19 @@ class NativeEncoder:
             texts = list(texts)
         counts = np.empty(len(texts), np.int64)
         width = np.dtype(dtype).itemsize
-        new, work = self._library.janeox_batch_new, self._library.janeox_batch_work
-        batch = new(self._handle, texts, len(texts), counts.ctypes.data, PORTION, width)
+        batch = self._library.janeox_batch_new(self._handle, texts, len(texts), counts.ctypes.data, PORTION, width)
         try:
             with ThreadPoolExecutor(max(1, threads - 1)) as pool:
-                others = [pool.submit(work, batch) for _ in range(threads - 1)]
-                work(batch)  # here too, so that Ctrl-C is heard
-                for other in others:
-                    other.result()
-            ids = np.empty(counts.sum(), dtype)
-            self._library.janeox_batch_take(batch, ids.ctypes.data)
+
+                def together(call: Callable[..., None], *arguments: int) -> None:
+                    others = [pool.submit(call, batch, *arguments) for _ in range(threads - 1)]
+                    call(batch, *arguments)  # here too, so that Ctrl-C is heard
+                    for other in others:
+                        other.result()
+
+                together(self._library.janeox_batch_work)
+                ids = np.empty(counts.sum(), dtype)
+                together(self._library.janeox_batch_take, ids.ctypes.data)
         finally:
             self._library.janeox_batch_free(batch)
         return ids, counts
