@@ -226,6 +226,28 @@ def test_shared_beginnings_are_computed_once(model):
     assert sum(counted) <= new + 7 * 9
 
 
+def test_one_prompt_that_comes_several_times_at_once_is_read_once(model):
+    counted = []
+
+    class Counting(TorchBackend):
+        def forward(self, rows, every=False):
+            counted.extend(len(row.ids) for row in rows)
+            return super().forward(rows, every)
+
+    prompt, other = [5, 6, 7, 8] * 10, [9] * 40
+    requests = [(ids, SamplingConfig(10, 10, temperature=1.0, seed=n)) for n, ids in enumerate([prompt] * 4 + [other])]
+    engine = Engine(Counting(model, 5, 96))
+    texts = [engine.submit(*request) for request in requests]
+    engine.step()
+    assert [len(text.ids) for text in texts] == [1, 0, 0, 0, 1]  # who has another prompt does not wait
+    while not engine.idle:
+        engine.step()
+    for request, text in zip(requests, texts, strict=True):
+        (alone,), _ = run(model, [request], 1)
+        assert text.ids == alone.ids
+    assert sum(counted) == 40 + 40 + 3 + 5 * 9  # the last token of a prompt is always computed
+
+
 def test_ten_thousand_requests_leave_nothing_behind(model):
     class Instant:
         """Answers at once, so that ten thousand requests take seconds."""
