@@ -1,4 +1,6 @@
-"""The series on real data: `python -m benchmarks.series BASE_MODEL DATA OUT`
+"""The series on real data: SFT, reward model, PPO, and wins, ties and losses of PPO against SFT.
+
+    python -m benchmarks.series BASE DATA OUT
 
 DATA holds `sft_train.jsonl`, `sft_valid.jsonl` (`messages`), `preference_train.jsonl` and `preference_valid.jsonl`
 (`prompt`, `chosen`, `rejected`), each row with `source` and, for pairs, `label_source`. Conversations are those that
@@ -12,10 +14,10 @@ reward model's accuracy on held-out pairs, how often the longer reply is the bet
 PPO against SFT on held-out prompts.
 """
 
+import argparse
 import hashlib
 import json
 import math
-import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -104,12 +106,17 @@ def report_accuracy(folder: Path, files: dict[str, Path]) -> None:
     print(f"the longer reply is the better one in {share(longer)}")
 
 
-def main(base: str, data: str, out: str) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("base", help="model folder or Hub id")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    asked = parser.parse_args()
     print(header())
-    source, folder = Path(data), Path(out)
+    base, source, folder = asked.base, asked.data, asked.out
     folder.mkdir(parents=True, exist_ok=True)
     talk = select(source / "sft_train.jsonl", folder / "talks.jsonl", talks())
-    asked = select(source / "sft_train.jsonl", folder / "asked.jsonl", lambda row: row["source"] in ASKED)
+    prompts = select(source / "sft_train.jsonl", folder / "asked.jsonl", lambda row: row["source"] in ASKED)
     unseen = select(source / "sft_valid.jsonl", folder / "unseen.jsonl", lambda row: row["source"] in ASKED)
     pairs, unseen_pairs = source / "preference_train.jsonl", source / "preference_valid.jsonl"
     learned = select(pairs, folder / "pairs.jsonl", lambda row: decided(row) and not held_out(row))
@@ -139,7 +146,7 @@ def main(base: str, data: str, out: str) -> None:
     report_accuracy(folder / "reward" / "model", valid)
     run_ppo(
         Ppo(
-            out=folder / "ppo", model=sft, data=(asked,), reward=str(folder / "reward" / "model"), iterations=40,
+            out=folder / "ppo", model=sft, data=(prompts,), reward=str(folder / "reward" / "model"), iterations=40,
             batch_rows=64, micro_batch_rows=32, num_ppo_epochs=2, max_tokens=MAX_TOKENS, kl_coef=0.05, kl_target=6.0,
             kl_horizon=128, vf_coef=0.5, optim=optim(learning_rate=2e-4, schedule="wsd"), train=loop(log_every=2),
         )
@@ -153,4 +160,4 @@ def main(base: str, data: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    main()
