@@ -1,10 +1,11 @@
 """Rollouts and whole iterations beside TRL's GRPO trainer: `python -m benchmarks.rollout MODEL PROMPTS.jsonl`
 
 Both sides write the same number of replies of exactly the same length (neither may end early) to prompts of the same
-file, with the same weights in float32, and learn from them in one optimizer step by the same loss: `janeox grpo` and
-TRL's GRPO trainer over transformers' generate, 8 replies a prompt, no reference (β 0). Both are timed twice, as they
-learn from all replies at once and from 8 at a time, and the faster of each is compared. `janeox ppo`, which also runs a
-value head and a reference model, is timed beside them. They take turns; printed are medians.
+file, with the same weights, and learn from them in one optimizer step by the same loss: `janeox grpo` and TRL's GRPO
+trainer over transformers' generate, 8 replies a prompt, no reference (β 0). Both are timed in float32 and with products
+in bfloat16 (`train.dtype` here, `bf16` there), as they learn from all replies at once and from 8 at a time; the faster
+of each is compared. `janeox ppo`, which also runs a value head and a reference model, is timed beside them. They take
+turns; printed are medians. All run in one process, whose C library keeps freed memory, as `janeox` sets it for itself.
 """
 
 import statistics
@@ -17,7 +18,9 @@ import torch
 
 from benchmarks.machine import header
 from janeox.config import LoopConfig, OptimConfig, SamplingConfig
+from janeox.device import keep_freed_memory
 from janeox.engine.engine import Engine
+from janeox.model import GPTNeoX
 from janeox.settings.tune import Grpo, Ppo
 from janeox.tokenizer import Tokenizer
 from janeox.train.loop import take_step
@@ -46,11 +49,12 @@ class Ours:
         prompts: Path,
         out: Path,
         portion: int,
+        dtype: str,
     ):
         self.settings = settings(
             out=out, model=model, data=(prompts,), reward="benchmarks.rollout:length", batch_rows=ROWS,
             micro_batch_rows=portion, num_ppo_epochs=1, max_tokens=TOKENS, optim=OptimConfig(learning_rate=1e-6),
-            train=LoopConfig(dtype="float32", device="cpu"),
+            train=LoopConfig(dtype=dtype, device="cpu"),
         )  # fmt: skip
         world = World(torch.device("cpu"))
         language_model, self.tokenizer = open_run(self.settings, world)
@@ -95,16 +99,16 @@ class Ours:
 
 
 class Trl:
-    def __init__(self, model: str, prompts: list[str], out: Path, portion: int):
+    def __init__(self, model: str, prompts: list[str], out: Path, portion: int, dtype: str):
         from datasets import Dataset
         from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
         from trl import GRPOConfig, GRPOTrainer
 
         config = GRPOConfig(
-            str(out), report_to=[], use_cpu=True, bf16=False, gradient_checkpointing=False, num_generations=8,
-            per_device_train_batch_size=portion, gradient_accumulation_steps=ROWS // portion, temperature=1.0, beta=0.0,
-            max_completion_length=TOKENS, max_steps=TURNS + 1, learning_rate=1e-6, logging_steps=1000,
-            save_strategy="no", disable_tqdm=True, generation_kwargs={"min_new_tokens": TOKENS},
+            str(out), report_to=[], use_cpu=True, bf16=dtype == "bfloat16", gradient_checkpointing=False,
+            num_generations=8, per_device_train_batch_size=portion, gradient_accumulation_steps=ROWS // portion,
+            temperature=1.0, beta=0.0, max_completion_length=TOKENS, max_steps=TURNS + 1, learning_rate=1e-6,
+            logging_steps=1000, save_strategy="no", disable_tqdm=True, generation_kwargs={"min_new_tokens": TOKENS},
         )  # fmt: skip
         self.trainer = GRPOTrainer(
             AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
@@ -113,6 +117,8 @@ class Trl:
             train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
             processing_class=PreTrainedTokenizerFast.from_pretrained(model, padding_side="left"),
         )
+        # What its `train` does first: in bfloat16, the model's own products become so.
+        self.trainer.model = self.trainer.model_wrapped = self.trainer.accelerator.prepare_model(self.trainer.model)
         self.writing = 0.0
         generate = self.trainer._generate_single_turn
 
@@ -134,7 +140,9 @@ class Trl:
         trainer.model.train()
         for _ in range(self.portions):  # the first of them writes
             inputs = trainer._prepare_inputs(next(self.batches))
-            trainer.compute_loss(trainer.model, inputs).backward()
+            with trainer.compute_loss_context_manager():
+                loss = trainer.compute_loss(trainer.model, inputs)
+            loss.backward()
             trainer._step += 1
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -143,22 +151,28 @@ class Trl:
 
 
 def main(model: str, prompts: str) -> None:
+    keep_freed_memory()
     print(header())
     threads = torch.get_num_threads()
     print(f"{ROWS} replies of {TOKENS} tokens, one optimizer step; {threads} threads; medians of {TURNS} turns each")
     with tempfile.TemporaryDirectory() as folder:
         out, file = Path(folder), Path(prompts)
-        ours = [Ours(Grpo, GrpoTrainer, model, file, out / f"grpo-{rows}", rows) for rows in (ROWS, PORTION)]
-        texts = [Tokenizer.load(model).decode(ids) for ids in ours[0].prompts]
-        theirs = [Trl(model, texts, out / f"trl-{rows}", rows) for rows in (ROWS, PORTION)]
-        sides: dict[str, Ours | Trl] = {
-            "janeox grpo": ours[0],
-            "TRL grpo": theirs[0],
-            f"janeox grpo, {PORTION} at a time": ours[1],
-            f"TRL grpo, {PORTION} at a time": theirs[1],
-            "janeox ppo": Ours(Ppo, PpoTrainer, model, file, out / "ppo", ROWS),
-        }
-        found: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+        tokenizer = Tokenizer.load(model)
+        context = GPTNeoX.from_pretrained(model).config.max_position_embeddings
+        texts = [tokenizer.decode(ids) for ids in read_prompts([file], tokenizer, TOKENS, context)]
+        sides: dict[tuple[str, str, str], Ours | Trl] = {}
+        for dtype in ("float32", "bfloat16"):
+            for rows in (ROWS, PORTION):
+                learning = f"from {rows} at a time"
+                place = out / f"{dtype}-{rows}"
+                sides["janeox grpo", dtype, learning] = Ours(
+                    Grpo, GrpoTrainer, model, file, place / "grpo", rows, dtype
+                )
+                sides["TRL grpo", dtype, learning] = Trl(model, texts, place / "trl", rows, dtype)
+            sides["janeox ppo", dtype, f"from {ROWS} at a time"] = Ours(
+                Ppo, PpoTrainer, model, file, out / f"{dtype}-ppo", ROWS, dtype
+            )
+        found: dict[tuple[str, str, str], list[tuple[float, float]]] = {name: [] for name in sides}
         for turn in range(TURNS + 1):
             for name, side in sides.items():
                 seconds = side.iteration()
@@ -168,12 +182,22 @@ def main(model: str, prompts: str) -> None:
     for name, rows in found.items():
         writing, whole = (statistics.median(column) for column in zip(*rows, strict=True))
         medians[name] = writing, whole
-        print(f"{name}: {ROWS * TOKENS / writing:,.0f} tokens/s of rollout, {whole:.2f} s an iteration")
-    pairs = list(medians.values())
-    (a, b), (c, d) = ([min(column) for column in zip(*pairs[first:4:2], strict=True)] for first in (0, 1))
-    print(
-        f"janeox grpo to TRL grpo, the faster of each: rollout {c / a:.2f} times as fast, iteration {d / b:.2f} times"
-    )
+        print(f"{', '.join(name)}: {ROWS * TOKENS / writing:,.0f} tokens/s of rollout, {whole:.3f} s an iteration")
+
+    def fastest(side: str, *dtypes: str) -> list[float]:
+        """Seconds of writing, and of an iteration."""
+        own = [both for (name, dtype, _), both in medians.items() if name == side and dtype in dtypes]
+        return [min(column) for column in zip(*own, strict=True)]
+
+    for dtypes in (("float32",), ("bfloat16",), ("float32", "bfloat16")):
+        rollout, iteration = (
+            theirs / ours
+            for ours, theirs in zip(*(fastest(f"{name} grpo", *dtypes) for name in ("janeox", "TRL")), strict=True)
+        )
+        print(
+            f"janeox grpo to TRL grpo, the faster of each, {' or '.join(dtypes)}: "
+            f"rollout {rollout:.2f} times as fast, iteration {iteration:.2f} times"
+        )
 
 
 if __name__ == "__main__":

@@ -119,27 +119,21 @@ def attention_mask(mask: Tensor) -> Tensor:
     return (places <= places[:, None]) & mask[:, None, None] | (places == places[:, None])
 
 
-def document_positions(documents: Tensor, branches: Tensor) -> Tensor:
-    """Place of each token in its document, (B, T), for numbers of both (B, T); a branch follows the trunk."""
+def document_positions(documents: Tensor) -> Tensor:
+    """Place of each token in its document, (B, T), for their numbers (B, T)."""
     places = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
     begins = torch.ones_like(documents, dtype=torch.bool)
-    begins[:, 1:] = (documents[:, 1:] != documents[:, :-1]) | (branches[:, 1:] != branches[:, :-1])
-    own = places - torch.where(begins, places, 0).cummax(1).values
-    trunks = torch.zeros_like(documents).scatter_add_(1, documents, (branches == 0).long())  # their lengths
-    return own + torch.where(branches > 0, trunks.gather(1, documents), 0)
+    begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    return places - torch.where(begins, places, 0).cummax(1).values
 
 
-def document_mask(documents: Tensor, branches: Tensor) -> Tensor | BlockMask:
-    """Causal attention within each document, of a branch to itself and the trunk: (B, 1, T, T) bool, or on a GPU blocks
-    of which empty ones cost nothing."""
+def document_mask(documents: Tensor) -> Tensor | BlockMask:
+    """Causal attention within each document: (B, 1, T, T) bool, or on a GPU blocks of which empty ones cost nothing."""
     B, T = documents.shape
     if documents.is_cuda:
 
         def sees(b: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            near = (branches[b, key] == 0) | (branches[b, query] == branches[b, key])
-            return (query >= key) & (documents[b, query] == documents[b, key]) & near
+            return (query >= key) & (documents[b, query] == documents[b, key])
 
         return create_block_mask(sees, B, None, T, T, device=documents.device)
-    same = documents[:, :, None] == documents[:, None, :]
-    near = (branches[:, None, :] == 0) | (branches[:, :, None] == branches[:, None, :])
-    return (same & near).tril()[:, None]
+    return (documents[:, :, None] == documents[:, None, :]).tril()[:, None]

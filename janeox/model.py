@@ -19,6 +19,7 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from janeox.atomic import new_folder
 from janeox.attention import RotatedHeads, attention_mask, causal_attention, document_mask, document_positions
+from janeox.branches import Branches, branched_attention
 from janeox.cache import CacheRows, DecodeRows
 from janeox.config import GPTNeoXConfig
 from janeox.errors import JaneoxError
@@ -26,6 +27,9 @@ from janeox.weights import read_json, read_weights, write_weights
 
 Extend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """One layer's `CacheRows.extend`: new keys and values → all of them."""
+
+Attend = Tensor | BlockMask | Branches | None
+"""Which token sees which; None: all before it."""
 
 GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_fast": "tanh", "gelu_pytorch_tanh": "tanh"}
 
@@ -51,9 +55,7 @@ class Attention(nn.Module):
         self.query_key_value = Linear(config.hidden_size, 3 * config.hidden_size, bias=config.attention_bias)
         self.dense = Linear(config.hidden_size, config.hidden_size, bias=config.attention_bias)
 
-    def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | BlockMask | None, extend: Extend | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Attend, extend: Extend | None) -> Tensor:
         B, T, _ = x.shape
         qkv = self.query_key_value(x).view(B, T, -1, 3, self.head_dim)  # per head q, k, v: (B, T, H, 3, D)
         q, k, v = RotatedHeads.apply(qkv, *rotary)  # each (B, H, T, D)
@@ -61,6 +63,8 @@ class Attention(nn.Module):
             k, v = extend(k, v)  # (B, H, S, D)
         if isinstance(mask, BlockMask):
             x = flex_attention(q, k, v, block_mask=mask)
+        elif isinstance(mask, Branches):
+            x = branched_attention(q, k, v, mask)
         elif mask is None:
             x = causal_attention(q, k, v)
         else:
@@ -88,9 +92,7 @@ class Layer(nn.Module):
         self.mlp = MLP(config)
         self.parallel = config.use_parallel_residual
 
-    def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | BlockMask | None, extend: Extend | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Attend, extend: Extend | None) -> Tensor:
         attended = self.attention(self.input_layernorm(x), rotary, mask, extend)
         if self.parallel:
             return x + attended + self.mlp(self.post_attention_layernorm(x))
@@ -153,7 +155,7 @@ class GPTNeoX(nn.Module):
         mask: Tensor | None = None,
         cache: CacheRows | DecodeRows | None = None,
         documents: Tensor | None = None,
-        branches: Tensor | None = None,
+        branches: Branches | None = None,
     ) -> Tensor:
         """As `forward`, but the normed hidden states (B, T, C) that the head reads.
 
@@ -161,15 +163,15 @@ class GPTNeoX(nn.Module):
             documents: (B, T) for rows that hold several documents, in place of `mask` and `cache`: the number of the
                 document of each token, the same over neighbouring tokens. Each document is then read as if it were
                 alone: its tokens attend to their own document only, and their positions begin at 0.
-            branches: (B, T) for documents that go on in several ways: 0 for the tokens of the beginning, then the
-                number of the branch. Each branch is read as if it alone followed the beginning.
+            branches: in place of all these, for texts that share their beginnings; `ids` are its own.
         """
-        attend: Tensor | BlockMask | None
+        attend: Attend
         if cache is not None:
             positions, attend = cache.positions, cache.mask  # (B, T)
         elif documents is not None:
-            branches = torch.zeros_like(documents) if branches is None else branches
-            positions, attend = document_positions(documents, branches), document_mask(documents, branches)
+            positions, attend = document_positions(documents), document_mask(documents)
+        elif branches is not None:
+            positions, attend = branches.positions, branches
         elif mask is not None:
             positions, attend = (mask.long().cumsum(1) - 1).clamp(min=0), attention_mask(mask)
         else:

@@ -22,7 +22,7 @@ ORDER = [
     *package("tokenizer", "model_file charsmap encoder export tokenizer"), "dialogue",
     *package("tokenizer", "doctor gguf report train"),
     *package("data", "shards tokenize megatron batches"),
-    "device", "weights", "cache", "attention", "model",
+    "device", "weights", "cache", "attention", "branches", "model",
     *package("train", "metrics cost loss memory parallel optim checkpoint"),
     *package("evaluate", "score rival published scaling"),
     *package("engine", "backend packing packed_file native_library native_backend limits"),

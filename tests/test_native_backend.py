@@ -1,5 +1,6 @@
 """The native kernels against transformers, torch with the same rounding, and themselves in other batches."""
 
+import copy
 import dataclasses
 import random
 import re
@@ -181,6 +182,18 @@ def test_refresh_takes_new_weights_in_place():
     row = [Row(0, 0, [5, 6, 7])]
     assert torch.equal(backend.forward(row), NativeBackend.from_model(new, 1, 16, bits=8).forward(row))
     assert backend.tensors["embed_out.weight"].data_ptr() == place
+
+
+def test_refresh_rounds_weights_to_the_bfloat16_that_was_there():
+    new = model(TINY, seed=1)
+    backend = NativeBackend.from_model(model(TINY).bfloat16(), 1, 16)
+    backend.refresh(new)
+    fresh = NativeBackend.from_model(copy.deepcopy(new).bfloat16(), 1, 16)
+    halves = [name for name, tensor in fresh.tensors.items() if tensor.dtype == torch.bfloat16]
+    assert len(halves) == 9  # the head, and four matrices a layer
+    assert all(torch.equal(backend.tensors[name], fresh.tensors[name]) for name in halves)
+    row = [Row(0, 0, [5, 6, 7])]
+    assert error(backend.forward(row), fresh.forward(row)) < 0.01  # norms and biases are not rounded
 
 
 def test_a_cache_takes_memory_as_it_is_used():

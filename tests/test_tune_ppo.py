@@ -69,6 +69,7 @@ def test_earns_more_and_goes_on_exactly_in_the_middle_of_an_iteration(folder, tm
     whole, cut = (tmp_path / name / "model" / "model.safetensors" for name in ("whole", "cut"))
     assert whole.read_bytes() == cut.read_bytes()
     GPTNeoX.from_pretrained(tmp_path / "whole" / "model")  # without the value head
+    assert 0 < rows[0]["sampling/sampling_logp_difference/mean"] < 1e-4  # in float32 two ways agree
     assert rows[0][LOSSES[verb][1]] == pytest.approx(0, abs=1e-4) and rows[-1][kl] > 0.01
 
 
@@ -102,6 +103,14 @@ def test_a_bad_reward_is_named(folder, tmp_path, reward, says):
 
 def test_scores_are_checked():
     assert checked_scores(lambda texts: [1, 2.5], "f", ["a", "b"]) == [1.0, 2.5]
+
+
+def test_rollouts_round_as_the_training_does(folder, tmp_path):
+    """With products in bfloat16, what wrote and what learns are the same model up to that rounding."""
+    command = [*arguments(folder, tmp_path / "half"), "--train.dtype", "bfloat16", "--iterations", 1]
+    done = janeox(*command)
+    assert done.returncode == 0, done.stderr
+    assert 1e-4 < metrics(tmp_path / "half")[0]["sampling/sampling_logp_difference/mean"] < 0.03
 
 
 def test_what_was_sampled_is_what_is_learned_from(folder):

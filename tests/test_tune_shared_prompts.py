@@ -1,5 +1,7 @@
 """Replies packed without padding, behind prompts that are read once, say what each row says by itself."""
 
+import copy
+
 import pytest
 import torch
 
@@ -53,12 +55,28 @@ def test_log_probabilities_and_gradients_are_those_of_the_rows(model, batch):
         torch.testing.assert_close(token_logps(model, batch["ids"], batch["targets"])[0], found[1][0])
 
 
-@pytest.mark.parametrize("width", [1, 80, 1000])
-def test_each_prompt_is_read_once_where_the_width_allows(batch, width):
-    packed = pack(batch["ids"], batch["targets"], width)
+def test_each_token_is_read_once(batch):
+    texts, places = pack(batch["ids"], batch["targets"])
     replies = sum(length - 1 for some in LENGTHS for length in some)  # nothing is chosen after the last token
-    # A width of 1 is raised to 68, the longest reply with its prompt: the other reply to it needs its own row.
-    prompts = len(LENGTHS) + (width == 1)
-    assert int((packed.ids > 0).sum()) == replies + 9 * prompts  # the filler is 0
-    assert len(packed.places) == int((batch["targets"] >= 0).sum())
-    assert packed.ids.shape[1] <= max(width, 68)
+    assert texts.ids.shape == (1, 9 * len(LENGTHS) + replies)
+    assert len(places) == int((batch["targets"] >= 0).sum())
+
+
+def test_half_precision_is_near(model, batch):
+    """As near to the exact gradients as row by row in the same precision is."""
+    weights = torch.randn(batch["ids"].shape, generator=torch.Generator().manual_seed(2))
+    half = copy.deepcopy(model).bfloat16().requires_grad_(True)
+
+    def found(model, compute):
+        model.zero_grad()
+        (compute(model) * weights).sum().backward()
+        return torch.cat([p.grad.double().flatten() for p in model.parameters()])
+
+    def ours(model):
+        return token_logps(model, batch["ids"], batch["targets"])[0]
+
+    def plain(model):
+        return plain_logps(model, batch)[0]
+
+    exact = found(model.requires_grad_(True), plain)
+    assert (found(half, ours) - exact).norm() < 1.5 * (found(half, plain) - exact).norm()

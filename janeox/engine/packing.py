@@ -25,7 +25,8 @@ def packed_tensors(model: GPTNeoX, bits: int, into: dict[str, Tensor] | None = N
     The head keeps 8 bits where the other matrices have 4: it decides the tokens, and is a small part of the whole.
 
     Args:
-        into: what the same call yielded for a model of this shape; matrices are packed into the same memory.
+        into: what the same call yielded for a model of this shape; matrices are packed into the same memory, and in
+            the same 16 bits.
 
     Raises:
         JaneoxError: weights that are not finite, or beyond what 16 bits hold.
@@ -53,7 +54,7 @@ def pack(name: str, weight: Tensor, bits: int, into: dict[str, Tensor] | None = 
         Scales: (P, K/group, 16) float16.
     """
     half = torch.bfloat16 if weight.dtype == torch.bfloat16 else torch.float16
-    dtype = {32: torch.float32, 16: half}.get(bits, torch.uint8)
+    dtype = into[name].dtype if into else {32: torch.float32, 16: half}.get(bits, torch.uint8)
     shape, scales_shape = packed_shapes(weight.shape[0], weight.shape[1], bits, dtype)
     packed = into[name] if into else torch.empty(shape, dtype=dtype)
     scales = into[name + SCALES] if into and bits < 16 else torch.empty(scales_shape, dtype=torch.float16)

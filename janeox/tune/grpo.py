@@ -13,7 +13,7 @@ from janeox.tune.losses import at_places, group_advantages, grpo_loss, token_log
 from janeox.tune.on_policy import Scored, Trainer, run
 from janeox.tune.pairs import replies_batch
 
-FIGURES = ("kl", "entropy", "clip_ratio/region_mean")
+FIGURES = ("kl", "entropy", "clip_ratio/region_mean", "sampling/sampling_logp_difference/mean")
 
 
 def run_grpo(settings: Grpo) -> None:
@@ -66,10 +66,11 @@ class GrpoTrainer(Trainer):
         """Summed loss over the replies' tokens, and their number."""
         mask = batch["targets"] >= 0
         logps, entropies = token_logps(model, batch["ids"], batch["targets"])
+        old_logps = batch.get("logps", logps.detach())
         loss = grpo_loss(
-            logps, batch.get("logps", logps.detach()), batch.get("reference"), batch["advantages"], mask,
-            self.settings.cliprange, self.settings.beta,
+            logps, old_logps, batch.get("reference"), batch["advantages"], mask, self.settings.cliprange,
+            self.settings.beta,
         )  # fmt: skip
         count = mask.sum().float()
-        self.note([loss.kl, entropies.sum(), loss.clipped], count)
+        self.note([loss.kl, entropies.sum(), loss.clipped, (old_logps - batch["sampled"]).abs().sum()], count)
         return loss.total, count

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from janeox.device import autocast
+from janeox.device import autocast, bfloat16_products
 from janeox.dialogue import prompt_text, read_jsonl, reply_text
 from janeox.errors import JaneoxError
 from janeox.model import GPTNeoX
@@ -21,6 +21,7 @@ from janeox.settings.tune import OnPolicy
 from janeox.tokenizer import Tokenizer
 from janeox.train.loop import Task, move, split, train
 from janeox.train.parallel import World, join, shard, total, whole_weights
+from janeox.tune.losses import at_places
 from janeox.tune.pairs import read_prompt, replies_batch
 from janeox.tune.rollout import Writer, gathered, open_reward
 from janeox.tune.start import Shuffled, fingerprint, open_run, write_dialogue_model
@@ -34,6 +35,8 @@ class Scored(NamedTuple):
     score: float
     ended: bool
     """Whether the model ended it by itself."""
+    sampled: list[float]
+    """log p of `ids`, as the engine saw them."""
     measured: tuple[Tensor, ...]
     """What `measure` says at the places of `ids`."""
 
@@ -58,7 +61,10 @@ class Trainer(ABC):
         # Cut among processes, a model cannot write by itself: there a whole copy does.
         self.actor = copy.deepcopy(self.policy).requires_grad_(False) if world.size > 1 else None
         capacity = max(map(len, prompts)) + settings.max_tokens
-        self.writer = Writer(self.actor or self.policy, settings.batch_rows // world.size, capacity)
+        # As exact as the training: what is rounded there already costs time only.
+        half = bfloat16_products(settings.train.dtype, world.device)
+        dtype = torch.bfloat16 if half else torch.float32
+        self.writer = Writer(self.actor or self.policy, settings.batch_rows // world.size, capacity, dtype)
         shard(self.policy, world)
         self.steps_per_iteration = settings.num_ppo_epochs * settings.num_mini_batches
         self.memory: dict[str, Any] = {"iteration": -1, "figures": {}}
@@ -83,6 +89,8 @@ class Trainer(ABC):
         if self.memory["iteration"] != iteration:
             rows = self._rollout(iteration)
             written, figures = self.learn_from(rows)
+            sampled = torch.tensor([logp for row in rows for logp in row.sampled])
+            written["sampled"] = at_places(sampled, written["targets"] >= 0)
             self.memory |= {"iteration": iteration, "rollout": written, "figures": figures}
         num_rows = self.settings.batch_rows
         order = Shuffled(num_rows, num_rows // self.settings.num_mini_batches, self.settings.train.seed + 1 + iteration)
@@ -102,10 +110,10 @@ class Trainer(ABC):
         replies = self.writer.write(
             self.actor or self.policy, [self.prompts[asked[place]] for place in own], seeds, settings.max_tokens
         )
-        prompts, ids = [reply.prompt for reply in replies], [reply.ids for reply in replies]
-        eos = self.tokenizer.eos_token_id
-        parts = zip(prompts, ids, self.score(prompts, ids), self._measured(prompts, ids), strict=True)
-        rows = gathered([Scored(p, reply, score, reply[-1] == eos, x) for p, reply, score, x in parts], world)
+        prompts, ids, sampled = map(list, zip(*replies, strict=True))
+        ended = [reply[-1] == self.tokenizer.eos_token_id for reply in ids]
+        parts = zip(prompts, ids, self.score(prompts, ids), ended, sampled, self._measured(prompts, ids), strict=True)
+        rows = gathered([Scored(*part) for part in parts], world)
         self.sample = f"{self.tokenizer.decode(rows[0].prompt)}{reply_text(self.tokenizer.decode(rows[0].ids))}"
         return rows
 

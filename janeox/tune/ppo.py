@@ -33,6 +33,7 @@ FIGURES = (
     "val/clipfrac_avg",
     "policy/approxkl_avg",
     "policy/entropy_avg",
+    "sampling/sampling_logp_difference/mean",
 )
 
 
@@ -140,7 +141,7 @@ class PpoTrainer(Trainer):
             batch["returns"], mask, settings.cliprange, settings.cliprange_value,
         )  # fmt: skip
         count = mask.sum().float()
-        self.note(
-            [loss.policy, loss.value, loss.policy_clipped, loss.value_clipped, loss.approx_kl, entropies.sum()], count
-        )
+        rounding = (batch["logps"] - batch["sampled"]).abs()
+        sums = [loss.policy, loss.value, loss.policy_clipped, loss.value_clipped, loss.approx_kl, entropies.sum()]
+        self.note([*sums, rounding.sum()], count)
         return loss.policy + settings.vf_coef * loss.value, count

@@ -3,6 +3,7 @@
 What the model wrote is never decoded and read again: other ids can spell the same text.
 """
 
+import copy
 import importlib
 import math
 from collections.abc import Callable, Sequence
@@ -39,17 +40,19 @@ class Reply(NamedTuple):
 
 
 class Writer:
-    """Writes replies with a model as it is at the moment. On a CPU its kernels are the native ones, in float32.
+    """Writes replies with a model as it is at the moment. On a CPU its kernels are the native ones.
 
     Args:
         num_slots: replies at once.
         capacity: tokens of prompt and reply.
+        dtype: of the native kernels, float32 or bfloat16.
     """
 
-    def __init__(self, model: GPTNeoX, num_slots: int, capacity: int):
+    def __init__(self, model: GPTNeoX, num_slots: int, capacity: int, dtype: torch.dtype = torch.float32):
         self.backend: Backend
         if model.device.type == "cpu" and why_not(model.config) is None:
-            self.backend = NativeBackend.from_model(model, num_slots, capacity, bits=32)
+            rounded = model if dtype == model.dtype else copy.deepcopy(model).to(dtype)
+            self.backend = NativeBackend.from_model(rounded, num_slots, capacity, bits=torch.finfo(dtype).bits)
         else:
             self.backend = TorchBackend(model, num_slots, capacity)
 
