@@ -5,7 +5,7 @@
 FOLDER holds a tokenizer, FILE is a corpus file in any format that janeox reads. In a round every form has its turn on
 the same texts, which no earlier round had, since repeated text flatters caches. MB is 10^6 bytes of UTF-8; figures are
 medians of the rounds. `tokenizers` gets a quarter of a round's texts. `limit` is what two threads can reach here at
-best: the work of two processes at once that share nothing, each on all of the texts, against one alone.
+best: the work that two processes do at once, which share nothing, against that of one process alone.
 """
 
 import argparse
@@ -59,13 +59,15 @@ def measure(folder: Path, name: str, rounds: list[list[str]]) -> None:
         expected = tokenizer.processor.encode(texts)
         for (form, threads), encode in forms.items():
             part = texts[: -(-len(texts) // 4)] if "tokenizers" in form else texts
+            size = megabytes(part)
             gc.collect()
             start = time.perf_counter()
             found = encode(part)
-            speeds[form, threads].append(megabytes(part) / (time.perf_counter() - start))
+            seconds = time.perf_counter() - start
+            speeds[form, threads].append(size / seconds)
             check(form, found, expected[: len(part)])
             del found  # not within the next one's time
-        limits.append(at_once(tokenizer, texts) / speeds["arrays", 1][-1])
+        limits.append(2 * by_processes(tokenizer, texts, 1) / by_processes(tokenizer, texts, 2))
     print(f"{folder.name}: {len(tokenizer):,} pieces, {len(rounds)} rounds of {len(rounds[0]):,} {name}")
     print(f"{'':<28}{'1 thread':>9}{'2 threads':>10}{'times':>7}")
     middle = {key: statistics.median(values) for key, values in speeds.items()}
@@ -120,10 +122,10 @@ def check(form: str, found: Any, expected: list[list[int]]) -> None:
         raise SystemExit(f"{form}: the ids differ")
 
 
-def at_once(tokenizer: Tokenizer, texts: list[str]) -> float:
-    """MB/s of two processes together, each encoding all of the texts."""
+def by_processes(tokenizer: Tokenizer, texts: list[str], count: int) -> float:
+    """Seconds until the slowest of `count` processes that start together has encoded all of the texts."""
     context = multiprocessing.get_context("fork")
-    barrier, seconds = context.Barrier(2), context.Queue()
+    barrier, seconds = context.Barrier(count), context.Queue()
 
     def work() -> None:
         tokenizer.arrays(texts)  # so that the memory is the process's own
@@ -132,13 +134,13 @@ def at_once(tokenizer: Tokenizer, texts: list[str]) -> float:
         tokenizer.arrays(texts)
         seconds.put(time.perf_counter() - start)
 
-    both = [context.Process(target=work) for _ in range(2)]
-    for process in both:
+    together = [context.Process(target=work) for _ in range(count)]
+    for process in together:
         process.start()
-    slowest = max(seconds.get() for _ in both)
-    for process in both:
+    slowest = max(seconds.get() for _ in together)
+    for process in together:
         process.join()
-    return 2 * megabytes(texts) / slowest
+    return slowest
 
 
 def megabytes(texts: list[str]) -> float:
@@ -147,17 +149,18 @@ def megabytes(texts: list[str]) -> float:
 
 def take(lines: Iterator[str], num_bytes: float, joined: bool) -> list[str]:
     """The next lines, of about `num_bytes`; joined to documents of about 1 MB where asked."""
-    taken, size = [], 0
+    taken: list[str] = []
+    ends = [0]  # bytes up to each line, and to the end of the last one
     for line in lines:
         taken.append(line)
-        size += len(line.encode())
-        if size >= num_bytes:
+        ends.append(ends[-1] + len(line.encode()))
+        if ends[-1] >= num_bytes:
             break
-    if not taken or size < num_bytes:
+    if ends[-1] < num_bytes:
         raise SystemExit("the files hold too little text for so many rounds")
     if not joined:
         return taken
-    borders = np.linspace(0, len(taken), round(num_bytes / 1e6) + 1).astype(int)
+    borders = np.searchsorted(ends, np.linspace(0, ends[-1], round(num_bytes / 1e6) + 1))
     return ["\n".join(taken[a:b]) for a, b in itertools.pairwise(borders)]
 
 
