@@ -5,6 +5,7 @@
 #include "encoder.h"
 
 #include <atomic>
+#include <deque>
 #include <memory>
 #include <mutex>
 
@@ -14,6 +15,7 @@ namespace janeox {
 namespace {
 
 constexpr uint32_t kReplacement = 0xFFFD;
+constexpr int64_t kAhead = 128;            // texts that are put into portions together
 constexpr size_t kKept = size_t{1} << 22;  // characters or ids for which a thread keeps memory
 
 enum PieceType : uint8_t { kNormal = 1, kUserDefined = 4 };  // others do not occur in text
@@ -105,10 +107,9 @@ class Borrowed {
 
 // Some texts of a batch that follow one another.
 struct Portion {
-    int64_t first;  // text
-    size_t bytes;   // of the ids
-    std::unique_ptr<uint8_t[]> ids;
-    size_t at;      // bytes of the portions before it
+    int64_t first, stop, characters;  // texts [first, stop), and their length
+    std::unique_ptr<uint8_t[]> ids;   // once they are encoded
+    size_t bytes, at;                 // of the ids, and of those of the portions before it
 };
 
 // A new list of Python's integers; null with a Python error. `integers` is a tuple of 0, 1, 2, …
@@ -151,18 +152,55 @@ struct JaneoxModel {
 // Texts that are being encoded by any number of threads.
 struct JaneoxBatch {
     const Encoder* encoder;
-    PyObject* texts;            // a list or tuple
-    int64_t* counts;            // [size] gets the number of ids of each text
-    int64_t size, portion;      // texts; characters of a portion, which a longer text exceeds
-    int width;                  // bytes of an id: 2 or 4
-    std::atomic<int64_t> next;  // the first text that no thread has taken
-    std::mutex mutex;
-    std::vector<Portion> done;
-    bool ordered;  // whether `done` is, and `next` one of its portions
+    PyObject* texts;             // a list or tuple
+    int64_t* counts;             // [size] gets the number of ids of each text
+    int64_t size, characters;    // texts; those of a portion have so many characters together, or a few more
+    size_t width;                // bytes of an id: 2 or 4
+    std::mutex mutex;            // of the next three, for a Python without a lock
+    int64_t seen;                // texts that are in a portion
+    std::deque<Portion> portions;
+    std::vector<Portion*> free;  // those that no thread has taken; the last one is next
+    std::atomic<size_t> copied;  // portions
+
+    // Takes a portion; null when none is left, or with a Python error. The caller holds Python's lock. The longest one of
+    // the next texts comes first, so that no thread is left with it when the others have finished.
+    Portion* take() {
+        const std::lock_guard<std::mutex> lock(mutex);
+        if (free.empty()) put_into_portions(std::min(size, seen + kAhead));
+        if (free.empty()) return nullptr;
+        Portion* portion = free.back();
+        free.pop_back();
+        return portion;
+    }
+
+    // Leaves nothing to take.
+    void stop() {
+        const std::lock_guard<std::mutex> lock(mutex);
+        seen = size;
+        free.clear();
+    }
+
+   private:
+    void put_into_portions(int64_t end) {
+        for (; seen < end; ++seen) {
+            PyObject* text = PySequence_GetItem(texts, seen);
+            const intptr_t length = text == nullptr ? -1 : PyUnicode_GetLength(text);
+            if (text != nullptr) Py_DecRef(text);
+            if (length < 0) return free.clear();
+            if (free.empty() || free.back()->characters >= characters) {
+                free.push_back(&portions.emplace_back(Portion{seen, seen, 0, nullptr, 0, 0}));
+            }
+            free.back()->stop = seen + 1;
+            free.back()->characters += length;
+        }
+        std::reverse(free.begin(), free.end());
+        const auto rank = [&](const Portion* portion) { return portion->characters / characters; };
+        std::stable_sort(free.begin(), free.end(), [&](auto* a, auto* b) { return rank(a) < rank(b); });
+    }
 };
 
 // Which layout of the calls below this library has.
-int janeox_version() { return 7; }
+int janeox_version() { return 8; }
 
 // Null with a reason in `error` [size] where this kind of model is not covered.
 Encoder* janeox_encoder_new(const JaneoxModel* model, char* error, size_t size) {
@@ -203,9 +241,9 @@ void janeox_encoder_free(Encoder* encoder) { delete encoder; }
 // All calls that follow are made with Python's lock held. Those that say so leave a Python error.
 
 // The caller keeps the objects alive until janeox_batch_free.
-JaneoxBatch* janeox_batch_new(const Encoder* encoder, PyObject* texts, int64_t size, int64_t* counts, int64_t portion,
+JaneoxBatch* janeox_batch_new(const Encoder* encoder, PyObject* texts, int64_t size, int64_t* counts, int64_t characters,
                               int width) {
-    return new JaneoxBatch{encoder, texts, counts, size, portion, width, {0}, {}, {}, false};
+    return new JaneoxBatch{encoder, texts, counts, size, characters, static_cast<size_t>(width), {}, 0, {}, {}, {0}};
 }
 
 void janeox_batch_free(JaneoxBatch* batch) { delete batch; }
@@ -214,54 +252,51 @@ void janeox_batch_free(JaneoxBatch* batch) { delete batch; }
 // it leaves as a Python error, the other threads stop after their portions too.
 void janeox_batch_work(JaneoxBatch* batch) {
     try {
-        for (Borrowed space;; space.clear()) {
-            int64_t start = batch->next, stop = start;
-            bool failed = false;
-            while (!failed && stop < batch->size && space->size < static_cast<size_t>(batch->portion)) {
-                PyObject* text = PySequence_GetItem(batch->texts, stop++);
-                failed = text == nullptr || !space->read(text);
+        Borrowed space;
+        for (Portion* portion; (portion = batch->take()) != nullptr; space.clear()) {
+            bool read = true;
+            for (int64_t i = portion->first; read && i < portion->stop; ++i) {
+                PyObject* text = PySequence_GetItem(batch->texts, i);
+                read = text != nullptr && space->read(text);
                 if (text != nullptr) Py_DecRef(text);
             }
-            if (failed) break;
-            if (start == stop) return;
-            if (!batch->next.compare_exchange_strong(start, stop)) continue;  // only where Python has no lock
+            if (!read) break;
             {
-                Unlocked unlocked;
-                space->encode(*batch->encoder, batch->counts + start);
-                const size_t bytes = space->ids.size() * static_cast<size_t>(batch->width);
-                std::unique_ptr<uint8_t[]> ids(new uint8_t[bytes]);
+                const Unlocked unlocked;
+                space->encode(*batch->encoder, batch->counts + portion->first);
+                portion->bytes = space->ids.size() * batch->width;
+                portion->ids.reset(new uint8_t[portion->bytes]);
                 if (batch->width == 2) {
-                    std::copy(space->ids.begin(), space->ids.end(), reinterpret_cast<uint16_t*>(ids.get()));
+                    std::copy(space->ids.begin(), space->ids.end(), reinterpret_cast<uint16_t*>(portion->ids.get()));
                 } else {
-                    std::memcpy(ids.get(), space->ids.data(), bytes);
+                    std::memcpy(portion->ids.get(), space->ids.data(), portion->bytes);
                 }
-                const std::lock_guard<std::mutex> lock(batch->mutex);
-                batch->done.push_back({start, bytes, std::move(ids), 0});
             }
             if (PyErr_CheckSignals() < 0) break;
         }
     } catch (const std::exception&) {
         PyErr_NoMemory();
     }
-    batch->next = batch->size;
+    batch->stop();
 }
 
-// Copies the ids of all texts, end to end, to `out`; any number of threads may be in here, once no text is left. Much of
-// the time is the system's, which makes `out` only when it is written.
+// How many ids all texts have. It is called once, when all portions are encoded, and before janeox_batch_take.
+int64_t janeox_batch_count(JaneoxBatch* batch) {
+    size_t bytes = 0;
+    for (Portion& portion : batch->portions) {
+        portion.at = bytes;
+        bytes += portion.bytes;
+    }
+    return static_cast<int64_t>(bytes / batch->width);
+}
+
+// Copies the ids of all texts, end to end, to `out`; any number of threads may be in here. Much of the time is the
+// system's, which makes `out` only when it is written.
 void janeox_batch_take(JaneoxBatch* batch, uint8_t* out) {
     const Unlocked unlocked;
-    std::vector<Portion>& done = batch->done;
-    {
-        const std::lock_guard<std::mutex> lock(batch->mutex);
-        if (!batch->ordered) {
-            std::sort(done.begin(), done.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-            for (size_t i = 1; i < done.size(); ++i) done[i].at = done[i - 1].at + done[i - 1].bytes;
-            batch->ordered = true;
-            batch->next = 0;  // of the portions, from here on
-        }
-    }
-    for (size_t i; (i = static_cast<size_t>(batch->next++)) < done.size();) {
-        std::memcpy(out + done[i].at, done[i].ids.get(), done[i].bytes);
+    for (size_t i; (i = batch->copied++) < batch->portions.size();) {
+        const Portion& portion = batch->portions[i];
+        std::memcpy(out + portion.at, portion.ids.get(), portion.bytes);
     }
 }
 

@@ -42,6 +42,7 @@ def _library() -> ctypes.PyDLL | None:
         "janeox_encoder_free": (None, [pointer]),
         "janeox_batch_new": (pointer, [pointer, object_, number, pointer, number, count]),
         "janeox_batch_work": (None, [pointer]),
+        "janeox_batch_count": (number, [pointer]),
         "janeox_batch_take": (None, [pointer, pointer]),
         "janeox_batch_free": (None, [pointer]),
         "janeox_encode": (object_, [pointer, object_, object_]),
@@ -117,7 +118,7 @@ class NativeEncoder:
     def _encode(
         self, texts: Sequence[str], threads: int, dtype: type[np.uint16] | type[np.int32]
     ) -> tuple[np.ndarray, np.ndarray]:
-        if not isinstance(texts, list | tuple):
+        if type(texts) not in (list, tuple):  # a subclass could run Python code where the library holds a lock
             texts = list(texts)
         counts = np.empty(len(texts), np.int64)
         width = np.dtype(dtype).itemsize
@@ -132,7 +133,7 @@ class NativeEncoder:
                         other.result()
 
                 together(self._library.janeox_batch_work)
-                ids = np.empty(counts.sum(), dtype)
+                ids = np.empty(self._library.janeox_batch_count(batch), dtype)
                 together(self._library.janeox_batch_take, ids.ctypes.data)
         finally:
             self._library.janeox_batch_free(batch)
