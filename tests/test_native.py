@@ -152,6 +152,19 @@ class TestSameIds:
             signal.signal(signal.SIGALRM, before)
         assert all(ids == tokenizer.processor.encode(LINES[10]) for ids in heard)
 
+    @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
+    @pytest.mark.parametrize("threads", [1, 2])
+    def test_a_list_that_is_cut_meanwhile_is_an_error(self, tokenizer, threads):
+        texts = ["吾輩は猫である。名前はまだ無い。" * 100 for _ in range(10_000)]
+        before = signal.signal(signal.SIGALRM, lambda *_: texts.__delitem__(slice(9_000, None)))
+        signal.setitimer(signal.ITIMER_REAL, 0.005)
+        try:
+            with pytest.raises(IndexError):
+                tokenizer.arrays(texts, threads=threads)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
     def test_vocabularies_beyond_uint16(self, tokenizer):
         more = [replace(tokenizer.file.pieces[-1], type=PieceType.UNUSED)] * (1 << 16)
         encoder = NativeEncoder(replace(tokenizer.file, pieces=tokenizer.file.pieces + more))

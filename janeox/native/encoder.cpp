@@ -16,6 +16,7 @@ namespace {
 
 constexpr uint32_t kReplacement = 0xFFFD;
 constexpr int64_t kAhead = 128;            // texts that are put into portions together
+constexpr int64_t kFetched = 8;            // texts that are asked from memory before their turn
 constexpr size_t kKept = size_t{1} << 22;  // characters or ids for which a thread keeps memory
 
 enum PieceType : uint8_t { kNormal = 1, kUserDefined = 4 };  // others do not occur in text
@@ -152,11 +153,11 @@ struct JaneoxModel {
 // Texts that are being encoded by any number of threads.
 struct JaneoxBatch {
     const Encoder* encoder;
-    PyObject* texts;             // a list or tuple
+    PyObject* texts;             // a list; its items are borrowed, so that threads do not write to the same memory
     int64_t* counts;             // [size] gets the number of ids of each text
     int64_t size, characters;    // texts; those of a portion have so many characters together, or a few more
     size_t width;                // bytes of an id: 2 or 4
-    std::mutex mutex;            // of the next three, for a Python without a lock
+    std::mutex mutex;            // of the next three
     int64_t seen;                // texts that are in a portion
     std::deque<Portion> portions;
     std::vector<Portion*> free;  // those that no thread has taken; the last one is next
@@ -183,9 +184,9 @@ struct JaneoxBatch {
    private:
     void put_into_portions(int64_t end) {
         for (; seen < end; ++seen) {
-            PyObject* text = PySequence_GetItem(texts, seen);
+            if (seen + kFetched < end) __builtin_prefetch(PyList_GetItem(texts, seen + kFetched));
+            PyObject* text = PyList_GetItem(texts, seen);
             const intptr_t length = text == nullptr ? -1 : PyUnicode_GetLength(text);
-            if (text != nullptr) Py_DecRef(text);
             if (length < 0) return free.clear();
             if (free.empty() || free.back()->characters >= characters) {
                 free.push_back(&portions.emplace_back(Portion{seen, seen, 0, nullptr, 0, 0}));
@@ -256,9 +257,8 @@ void janeox_batch_work(JaneoxBatch* batch) {
         for (Portion* portion; (portion = batch->take()) != nullptr; space.clear()) {
             bool read = true;
             for (int64_t i = portion->first; read && i < portion->stop; ++i) {
-                PyObject* text = PySequence_GetItem(batch->texts, i);
+                PyObject* text = PyList_GetItem(batch->texts, i);
                 read = text != nullptr && space->read(text);
-                if (text != nullptr) Py_DecRef(text);
             }
             if (!read) break;
             {

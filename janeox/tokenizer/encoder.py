@@ -118,7 +118,7 @@ class NativeEncoder:
     def _encode(
         self, texts: Sequence[str], threads: int, dtype: type[np.uint16] | type[np.int32]
     ) -> tuple[np.ndarray, np.ndarray]:
-        if type(texts) not in (list, tuple):  # a subclass could run Python code where the library holds a lock
+        if not isinstance(texts, list):
             texts = list(texts)
         counts = np.empty(len(texts), np.int64)
         width = np.dtype(dtype).itemsize
