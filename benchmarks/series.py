@@ -10,14 +10,16 @@ is held out too, chosen by its hash; of these, SFT has read the dialogues that p
 The pairs of the valid file are unseen by all stages.
 
 SFT, reward model, PPO and the verdict are the verbs themselves; a stage that is done is not done again. Printed are the
-reward model's accuracy on held-out pairs, how often the longer reply is the better one, and wins, ties and losses of
-PPO against SFT on held-out prompts.
+reward model's accuracy on held-out pairs, how often the longer reply is the better one, PPO's score and KL, and wins,
+ties and losses of PPO against SFT on held-out prompts. Rate and epochs of the reward model were chosen by the prompts
+held out from the pairs to learn from, not by the unseen pairs.
 """
 
 import argparse
 import hashlib
 import json
 import math
+import statistics
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -30,6 +32,7 @@ from janeox.config import LoopConfig, OptimConfig
 from janeox.dialogue import read_jsonl
 from janeox.settings.tune import Judge, Ppo, Reward, Sft
 from janeox.tokenizer import Tokenizer
+from janeox.train.metrics import read_metrics
 from janeox.tune.judge import run_judge
 from janeox.tune.pairs import read_pairs
 from janeox.tune.ppo import run_ppo
@@ -106,6 +109,15 @@ def report_accuracy(folder: Path, files: dict[str, Path]) -> None:
     print(f"the longer reply is the better one in {share(longer)}")
 
 
+def report_ppo(folder: Path) -> None:
+    """What PPO did to the prompts that it learned from: score, KL and length at first and over the last third."""
+    rows = list({row["episode"]: row for row in read_metrics(folder / "metrics.jsonl")}.values())
+    for name, some in (("first iteration", rows[:1]), ("last third", rows[-len(rows) // 3 :])):
+        names = ("objective/scores", "objective/kl", "response_length", "objective/kl_coef")
+        score, kl, length, kl_coef = (statistics.mean(row[name] for row in some) for name in names)
+        print(f"PPO, {name}: score {score:.3f}, KL {kl:.2f}, {length:.1f} tokens a reply, β {kl_coef:.3f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", help="model folder or Hub id")
@@ -139,18 +151,19 @@ def main() -> None:
     sft = str(folder / "sft" / "model")
     run_reward(
         Reward(
-            out=folder / "reward", model=sft, data=(learned,), valid=tuple(valid.values()), max_tokens=256,
-            batch_rows=16, micro_batch_rows=8, epochs=3, optim=optim(learning_rate=3e-4), train=loop(evaluate_every=67),
+            out=folder / "reward", model=sft, data=(learned,), valid=tuple(valid.values()), max_tokens=512,
+            batch_rows=16, micro_batch_rows=8, epochs=2, optim=optim(learning_rate=1e-3), train=loop(evaluate_every=35),
         )
     )  # fmt: skip
     report_accuracy(folder / "reward" / "model", valid)
     run_ppo(
         Ppo(
-            out=folder / "ppo", model=sft, data=(prompts,), reward=str(folder / "reward" / "model"), iterations=40,
-            batch_rows=64, micro_batch_rows=32, num_ppo_epochs=2, max_tokens=MAX_TOKENS, kl_coef=0.05, kl_target=6.0,
-            kl_horizon=128, vf_coef=0.5, optim=optim(learning_rate=2e-4, schedule="wsd"), train=loop(log_every=2),
+            out=folder / "ppo", model=sft, data=(prompts,), reward=str(folder / "reward" / "model"), iterations=60,
+            batch_rows=64, micro_batch_rows=32, num_ppo_epochs=2, max_tokens=MAX_TOKENS, kl_coef=0.2, kl_target=6.0,
+            kl_horizon=640, vf_coef=0.5, optim=optim(learning_rate=2e-4, schedule="wsd"), train=loop(log_every=2),
         )
     )  # fmt: skip
+    report_ppo(folder / "ppo")
     run_judge(
         Judge(
             models=(str(folder / "ppo" / "model"), sft), reward=str(folder / "reward" / "model"), data=(unseen,),
