@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 from janeox.model import GPTNeoX
 from janeox.tune.losses import token_logps
@@ -71,6 +73,30 @@ def test_earns_more_and_goes_on_exactly_in_the_middle_of_an_iteration(folder, tm
     GPTNeoX.from_pretrained(tmp_path / "whole" / "model")  # without the value head
     assert 0 < rows[0]["sampling/sampling_logp_difference/mean"] < 1e-4  # in float32 two ways agree
     assert rows[0][LOSSES[verb][1]] == pytest.approx(0, abs=1e-4) and rows[-1][kl] > 0.01
+
+
+@pytest.mark.parametrize("verb", ["ppo", "grpo"])
+def test_adapters_are_merged_to_write_and_switched_off_for_the_reference(folder, tmp_path, verb):
+    kl = LOSSES[verb][1]
+    rank = ["--lora-rank", 8, "--lora-alpha", 32]
+    done = janeox(*arguments(folder, tmp_path / "whole", verb=verb), *rank)
+    assert done.returncode == 0, done.stderr
+    rows = metrics(tmp_path / "whole")
+    # What wrote and what measured were the same in every iteration: the adapters were merged into the one and on in the
+    # other. The reference stays what it was.
+    assert max(row["sampling/sampling_logp_difference/mean"] for row in rows) < 1e-4
+    assert rows[0][kl] == pytest.approx(0, abs=1e-4) and rows[-1][kl] > 0.01
+    killed_after(6, lambda: janeox(*arguments(folder, tmp_path / "cut", verb=verb), *rank))
+    assert janeox(*arguments(folder, tmp_path / "cut", verb=verb), *rank).returncode == 0
+    assert metrics(tmp_path / "cut") == rows
+    base, tuned = (GPTNeoX.from_pretrained(path) for path in (folder / "base", tmp_path / "whole" / "model"))
+    assert torch.equal(base.embed_out.weight, tuned.embed_out.weight)
+    ids = torch.tensor([[5, 6, 700, 8]])
+    adapted = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32), str(tmp_path / "whole" / "adapter")
+    )
+    torch.testing.assert_close(adapted(ids).logits, tuned(ids), rtol=1e-4, atol=1e-4)
+    assert (base(ids) - tuned(ids)).abs().max() > 0.01
 
 
 def test_a_reward_model_can_be_the_reward(folder, tmp_path):

@@ -16,6 +16,7 @@ STAGES = {
     "reward": ["--epochs", "1"],
     "dpo": ["--epochs", "1"],
     "ppo": OWN_REPLIES,
+    "ppo with adapters": [*OWN_REPLIES, "--lora-rank", "4"],
     "grpo": [*OWN_REPLIES, "--num-generations", "4", "--beta", "0.01"],
 }
 
@@ -31,7 +32,7 @@ def runs(tokenizer, works, tmp_path_factory):
     def call(stage, number):
         data = folder / ("talks.jsonl" if stage == "sft" else "pairs.jsonl")
         where = ["--model", str(folder / "base"), "--data", str(data), "--out", str(folder / f"{stage}-{number}")]
-        return [stage, *where, *COMMON, *STAGES[stage]]
+        return [stage.split()[0], *where, *COMMON, *STAGES[stage]]
 
     for stage in STAGES:
         done = janeox(*call(stage, 1))

@@ -39,7 +39,17 @@ class Tune:
 
 
 @dataclass
-class Sft(Tune):
+class Adapted(Tune):
+    """Stages that can train adapters in place of all weights."""
+
+    lora_rank: int = 0
+    """0 trains all weights; above, adapters of this rank beside every matrix of the layers (LoRA, arXiv 2106.09685)."""
+    lora_alpha: int = 16
+    """The adapters' product counts alpha / rank."""
+
+
+@dataclass
+class Sft(Adapted):
     """Conversations → a model that answers (SFT). Rows: `messages`, ShareGPT's `conversations`, or speaker and text."""
 
     out: Path = Path("runs/sft")
@@ -51,10 +61,6 @@ class Sft(Tune):
     """Rows an optimizer step."""
     epochs: float = 2.0
     """Passes over the data."""
-    lora_rank: int = 0
-    """0 trains all weights; above, adapters of this rank beside every matrix of the layers (LoRA, arXiv 2106.09685)."""
-    lora_alpha: int = 16
-    """The adapters' product counts alpha / rank."""
     optim: OptimConfig = field(default_factory=_optim(2e-5))
 
 
@@ -97,7 +103,7 @@ class Dpo(Tune):
 
 
 @dataclass
-class OnPolicy(Tune):
+class OnPolicy(Adapted):
     """What learning from one's own replies needs. Rows: `prompt`, or a conversation, whose turns before the last reply
     are the prompt."""
 
@@ -137,7 +143,7 @@ class Ppo(OnPolicy):
     conversation, whose turns before the last reply are the prompt."""
 
     out: Path = Path("runs/ppo")
-    """Folder of the run: config.toml, metrics.jsonl, state/, model/."""
+    """Folder of the run: config.toml, metrics.jsonl, state/, model/, with lora_rank adapter/ too."""
     num_ppo_epochs: int = 4
     """Passes over the replies of an iteration."""
     kl_coef: float = 0.05
@@ -164,7 +170,7 @@ class Grpo(OnPolicy):
     arXiv 2402.03300, with the mean over all tokens of arXiv 2503.14476). Rows as for `ppo`."""
 
     out: Path = Path("runs/grpo")
-    """Folder of the run: config.toml, metrics.jsonl, state/, model/."""
+    """Folder of the run: config.toml, metrics.jsonl, state/, model/, with lora_rank adapter/ too."""
     num_generations: int = 8
     """Replies a prompt, each compared with the others."""
     beta: float = 0.0

@@ -1,7 +1,5 @@
 """GRPO: replies to one prompt are compared with each other, so no value head is needed. Metrics have TRL's names."""
 
-import copy
-
 import torch
 from torch import Tensor
 
@@ -29,15 +27,15 @@ class GrpoTrainer(Trainer):
     def __init__(
         self, settings: Grpo, world: World, language_model: GPTNeoX, tokenizer: Tokenizer, prompts: list[list[int]]
     ):
-        reference = copy.deepcopy(language_model) if settings.beta else None
-        super().__init__(settings, world, tokenizer, prompts, language_model, reference, FIGURES)
+        super().__init__(settings, world, tokenizer, prompts, language_model, settings.beta > 0, FIGURES)
         # With one step an iteration the policy is still the one that wrote: its log p are those of the step itself.
         self.keeps_logps = self.steps_per_iteration > 1
 
     def measure(self, portion: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """log p by the policy and by the reference, where each is needed."""
-        models = [self.policy] * self.keeps_logps + ([self.reference] if self.reference else [])
-        return tuple(token_logps(model, portion["ids"], portion["targets"])[0] for model in models)
+        ids, targets = portion["ids"], portion["targets"]
+        own = (token_logps(self.policy, ids, targets)[0],) if self.keeps_logps else ()
+        return (*own, self.reference_logps(ids, targets)) if self.settings.beta else own
 
     def learn_from(self, rows: list[Scored]) -> tuple[dict[str, Tensor], dict[str, object]]:
         """Advantages of all replies, and the figures of the iteration."""
@@ -48,7 +46,7 @@ class GrpoTrainer(Trainer):
         scores = raw - settings.missing_eos_penalty * ~ended
         batch["advantages"] = group_advantages(scores, settings.num_generations)
         places = batch["targets"] >= 0
-        names = ["logps"] * self.keeps_logps + ["reference"] * bool(self.reference)
+        names = ["logps"] * self.keeps_logps + ["reference"] * (settings.beta > 0)
         for n, name in enumerate(names):
             batch[name] = at_places(torch.cat([row.measured[n] for row in rows]), places)
         spread = scores.view(-1, settings.num_generations).std(1)

@@ -1,7 +1,8 @@
 """LoRA (arXiv 2106.09685) through peft: adapters beside the matrices of the layers, and their way into files."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from janeox.atomic import new_folder
 from janeox.errors import JaneoxError
 from janeox.model import GPTNeoX
-from janeox.settings.tune import Sft
+from janeox.settings.tune import Adapted
 
 TARGETS = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
 
@@ -35,21 +36,41 @@ def add(model: GPTNeoX, rank: int, alpha: int, seed: int, optimizer: str) -> Non
         parameter.requires_grad_("lora_" in name)
 
 
-def write(settings: Sft, write_model: Callable[..., None], folder: Path, weights: dict[str, Tensor]) -> None:
-    """`model/` with the adapters merged, and beside it `adapter/`, which peft loads on transformers' model."""
+@contextmanager
+def switched_off(model: GPTNeoX) -> Iterator[None]:
+    """Within it, the model is the one that it was before `add`."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+def merged(weights: dict[str, Tensor], settings: Adapted) -> dict[str, Tensor]:
+    """All weights by name, with adapters → those of the plain model that computes the same."""
     scale = settings.lora_alpha / settings.lora_rank
-    merged = {name.replace(".base_layer", ""): tensor for name, tensor in weights.items() if ".lora_" not in name}
-    adapter = {}
+    plain = {name.replace(".base_layer", ""): tensor for name, tensor in weights.items() if ".lora_" not in name}
     for name, down in weights.items():
         if name.endswith(".lora_A.default.weight"):
             up = weights[name.replace(".lora_A.", ".lora_B.")]  # (out, rank); down is (rank, in)
-            merged[name.replace(".lora_A.default", "")] = (
-                merged[name.replace(".lora_A.default", "")].float() + scale * up.float() @ down.float()
-            )
-            for factor, tensor in (("lora_A", down), ("lora_B", up)):
-                plain = name.replace("lora_A.default", factor)
-                adapter[f"base_model.model.{plain}"] = tensor.detach().cpu().contiguous()
-    write_model(folder, merged)
+            matrix = name.replace(".lora_A.default", "")
+            plain[matrix] = plain[matrix].float() + scale * up.float() @ down.float()
+    return plain
+
+
+def write(settings: Adapted, write_model: Callable[..., None], folder: Path, weights: dict[str, Tensor]) -> None:
+    """`model/` with the adapters merged, and beside it `adapter/`, which peft loads on transformers' model."""
+    write_model(folder, merged(weights, settings))
+    adapter = {
+        f"base_model.model.{name.replace('.default', '')}": tensor.detach().cpu().contiguous()
+        for name, tensor in weights.items()
+        if ".lora_" in name
+    }
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",

@@ -7,6 +7,7 @@ the iteration learn from them. What was written is part of the saved state, so a
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,8 @@ from janeox.settings.tune import OnPolicy
 from janeox.tokenizer import Tokenizer
 from janeox.train.loop import Task, move, split, train
 from janeox.train.parallel import World, join, shard, total, whole_weights
-from janeox.tune.losses import at_places
+from janeox.tune import lora
+from janeox.tune.losses import at_places, token_logps
 from janeox.tune.pairs import read_prompt, replies_batch
 from janeox.tune.rollout import Writer, gathered, open_reward
 from janeox.tune.start import Shuffled, fingerprint, open_run, write_dialogue_model
@@ -45,27 +47,32 @@ class Trainer(ABC):
     """Writes, scores, and hands out mini-batches. `memory` is all that it knows beyond weights and step.
 
     Args:
-        policy: what learns.
-        reference: what it may not leave too far, if anything.
+        policy: what learns, with adapters where the settings say so.
+        refers: whether it may not leave the model of the beginning too far: a copy, or itself without its adapters.
         names: of the figures that `objective` adds to `sums`.
     """
 
     def __init__(
         self, settings: OnPolicy, world: World, tokenizer: Tokenizer, prompts: list[list[int]], policy: GPTNeoX,
-        reference: GPTNeoX | None, names: tuple[str, ...],
+        refers: bool, names: tuple[str, ...],
     ):  # fmt: skip
         self.settings, self.world, self.tokenizer, self.prompts, self.names = settings, world, tokenizer, prompts, names
         self.score = open_reward(settings.reward, tokenizer, settings.micro_batch_rows, world.device)
-        self.reference = reference and reference.to(world.device).requires_grad_(False).eval()
+        copied = refers and not settings.lora_rank
+        self.reference = copy.deepcopy(policy).to(world.device).requires_grad_(False).eval() if copied else None
         self.policy = policy.to(world.device)
-        # Cut among processes, a model cannot write by itself: there a whole copy does.
-        self.actor = copy.deepcopy(self.policy).requires_grad_(False) if world.size > 1 else None
+        # Cut among processes or with adapters, a model cannot write by itself: there a whole, plain one does.
+        self.actor: GPTNeoX | None = None
+        if world.size > 1 or settings.lora_rank:
+            with torch.device("meta"):
+                self.actor = GPTNeoX(policy.config).requires_grad_(False)
+            self.actor.to_empty(device=world.device)
+        shard(self.policy, world)
         capacity = max(map(len, prompts)) + settings.max_tokens
         # As exact as the training: what is rounded there already costs time only.
         half = bfloat16_products(settings.train.dtype, world.device)
         dtype = torch.bfloat16 if half else torch.float32
-        self.writer = Writer(self.actor or self.policy, settings.batch_rows // world.size, capacity, dtype)
-        shard(self.policy, world)
+        self.writer = Writer(self._acting(), settings.batch_rows // world.size, capacity, dtype)
         self.steps_per_iteration = settings.num_ppo_epochs * settings.num_mini_batches
         self.memory: dict[str, Any] = {"iteration": -1, "figures": {}}
         self.sample = ""
@@ -105,10 +112,8 @@ class Trainer(ABC):
         share = settings.batch_rows // world.size
         own = range(world.rank * share, (world.rank + 1) * share)
         seeds = [settings.train.seed * 1_000_003 + iteration * settings.batch_rows + place for place in own]
-        if self.actor:
-            self.actor.load_state_dict(whole_weights(self.policy))
         replies = self.writer.write(
-            self.actor or self.policy, [self.prompts[asked[place]] for place in own], seeds, settings.max_tokens
+            self._acting(), [self.prompts[asked[place]] for place in own], seeds, settings.max_tokens
         )
         prompts, ids, sampled = map(list, zip(*replies, strict=True))
         ended = [reply[-1] == self.tokenizer.eos_token_id for reply in ids]
@@ -116,6 +121,23 @@ class Trainer(ABC):
         rows = gathered([Scored(*part) for part in parts], world)
         self.sample = f"{self.tokenizer.decode(rows[0].prompt)}{reply_text(self.tokenizer.decode(rows[0].ids))}"
         return rows
+
+    def _acting(self) -> GPTNeoX:
+        """What writes: the policy as it is."""
+        if self.actor is None:
+            return self.policy
+        weights = whole_weights(self.policy)
+        if self.settings.lora_rank:
+            weights = lora.merged(weights, self.settings)
+        self.actor.load_state_dict({name: weights[name] for name in self.actor.state_dict()})
+        return self.actor
+
+    def reference_logps(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """As the first of `token_logps`, by the model of the beginning."""
+        if self.reference is not None:
+            return token_logps(self.reference, ids, targets)[0]
+        with lora.switched_off(self.policy):
+            return token_logps(self.policy, ids, targets)[0]
 
     @torch.no_grad()
     def _measured(self, prompts: list[list[int]], ids: list[list[int]]) -> list[tuple[Tensor, ...]]:
@@ -159,12 +181,18 @@ def run(settings: OnPolicy, make: Callable[..., Trainer]) -> None:
     language_model, tokenizer = open_run(settings, world)
     context = language_model.config.max_position_embeddings
     prompts = read_prompts(settings.data, tokenizer, settings.max_tokens, context)
+    if settings.lora_rank:
+        lora.add(language_model, settings.lora_rank, settings.lora_alpha, settings.train.seed, settings.optim.name)
     trainer = make(settings, world, language_model, tokenizer, prompts)
     published = set(language_model.state_dict())
 
     def write(folder: Any, weights: dict[str, Tensor]) -> None:
-        plain = {name: tensor for name, tensor in weights.items() if name in published}
-        write_dialogue_model(trainer.policy, tokenizer, settings.train.save_dtype, folder, plain)
+        own = {name: tensor for name, tensor in weights.items() if name in published}
+        plain: Any = partial(write_dialogue_model, trainer.policy, tokenizer, settings.train.save_dtype)
+        if settings.lora_rank:
+            lora.write(settings, plain, folder, own)
+        else:
+            plain(folder, own)
 
     if world.is_first:
         print(f"{len(prompts):,} prompts; {settings.iterations:,} iterations of {settings.batch_rows} replies")

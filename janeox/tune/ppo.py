@@ -1,7 +1,5 @@
 """PPO: prompts and a reward → a model that earns more of it. Metrics have TRL's names."""
 
-import copy
-
 import torch
 from torch import Tensor
 
@@ -17,7 +15,6 @@ from janeox.tune.losses import (
     masked_mean,
     next_kl_coef,
     ppo_loss,
-    token_logps,
     token_rewards,
     whiten,
 )  # fmt: skip
@@ -53,7 +50,8 @@ class Policy(GPTNeoX):
         new.v_head = Linear(model.config.hidden_size, 1, dtype=model.dtype)
         torch.nn.init.zeros_(new.v_head.weight)
         torch.nn.init.zeros_(new.v_head.bias)
-        return new.requires_grad_(True)
+        new.v_head.requires_grad_(True)
+        return new
 
     def values(self, hidden: Tensor) -> Tensor:
         """(N,) float32 from (N, C)."""
@@ -70,21 +68,19 @@ class PpoTrainer(Trainer):
 
     settings: Ppo
     policy: Policy
-    reference: GPTNeoX
 
     def __init__(
         self, settings: Ppo, world: World, language_model: GPTNeoX, tokenizer: Tokenizer, prompts: list[list[int]]
     ):
-        reference = copy.deepcopy(language_model)
         policy = Policy.from_language_model(language_model)
-        super().__init__(settings, world, tokenizer, prompts, policy, reference, FIGURES)
+        super().__init__(settings, world, tokenizer, prompts, policy, True, FIGURES)
         self.memory["kl_coef"] = settings.kl_coef
 
     def measure(self, portion: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """log p by the policy and by the reference, values, and entropies."""
         hidden = reply_hidden(self.policy, portion["ids"], portion["targets"])
         logps, entropies = logps_at(self.policy, hidden, portion["targets"])
-        reference, _ = token_logps(self.reference, portion["ids"], portion["targets"])
+        reference = self.reference_logps(portion["ids"], portion["targets"])
         return logps, reference, at_places(self.policy.values(hidden), portion["targets"] >= 0), entropies
 
     def learn_from(self, rows: list[Scored]) -> tuple[dict[str, Tensor], dict[str, object]]:
