@@ -7,7 +7,7 @@ from transformers import GPTNeoXForCausalLM
 from janeox.config import OptimConfig, TrainConfig
 from janeox.model import GPTNeoX
 from janeox.train.loop import split, take_step
-from janeox.train.loss import next_token_loss
+from janeox.train.loss import _native_cross_entropy, _slice_to_gradient, _to_gradient, next_token_loss
 from janeox.train.optim import build
 from janeox.train.parallel import World
 from janeox.train.pretrain import next_token_objective
@@ -82,3 +82,33 @@ def test_a_batch_may_have_parts_by_name():
         )
     for step in steps[1:]:
         assert step == pytest.approx(steps[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("z_loss", [0.0, 1e-2])
+def test_the_kernel_gives_the_loss_and_gradient_of_the_operations(dtype, z_loss):
+    assert _native_cross_entropy() is not None
+    random = torch.Generator().manual_seed(0)
+    logits = (4 * torch.randn(37, 320, generator=random)).to(dtype)
+    targets = torch.randint(0, 320, (37,), generator=random)
+    targets[3] = -1
+    exact = logits.double().requires_grad_()
+    log_sum = exact.logsumexp(1)
+    expected = (log_sum - exact.gather(1, targets.clamp(min=0)[:, None])[:, 0] + z_loss * log_sum**2) * (targets >= 0)
+    expected.sum().backward()
+    by_operations = logits.clone()
+    assert torch.allclose(_slice_to_gradient(by_operations, targets, z_loss).double(), expected, rtol=1e-6, atol=1e-6)
+    losses = torch.empty(37)
+    _to_gradient(logits, targets, z_loss, losses)  # in place
+    assert torch.allclose(losses.double(), expected, rtol=1e-6, atol=1e-6)
+    for gradient in (logits, by_operations):
+        assert torch.allclose(gradient.double(), exact.grad, rtol=2**-8 if dtype == torch.bfloat16 else 1e-5, atol=1e-6)
+    assert not logits[3].any()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_the_kernel_hides_nothing_that_is_no_number(value):
+    logits, losses = torch.zeros(2, 64), torch.empty(2)
+    logits[1, 7] = value
+    _to_gradient(logits, torch.zeros(2, dtype=torch.long), 0.0, losses)
+    assert losses[0].isfinite() and losses[1].isnan()

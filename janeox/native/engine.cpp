@@ -10,9 +10,7 @@
 
 using namespace janeox;
 
-namespace {
-
-const Kernels* find_kernels(const char* name) {
+const Kernels* janeox::find_kernels(const char* name) {
 #if defined(__x86_64__) && defined(__GNUC__)
     const Kernels* known[] = {
 #ifdef JANEOX_AVX512_BF16
@@ -28,6 +26,8 @@ const Kernels* find_kernels(const char* name) {
         if (kernels && kernels->supported() && (!*name || !std::strcmp(name, kernels->name))) return kernels;
     return nullptr;
 }
+
+namespace {
 
 template <class T>
 T* grown(std::vector<T>& buffer, size_t size) {

@@ -91,6 +91,8 @@ struct Kernels {
     // out (tokens, stride) at the rows of panels first … last - 1; added to what is there where `add`.
     void (*multiply)(const Matrix&, const Input&, int first, int last, float* out, size_t stride, bool add);
     void (*attend)(const Head&);
+    // The loss of one token; its logits, `columns` (a multiple of 32) of float or bfloat16, become their gradient.
+    float (*cross_entropy)(void* logits, bool bfloat, int columns, int target, float z_loss);
     float (*read)(const uint8_t* memory, size_t bytes);
     float (*peak)(int bits, int rounds, double* done);
 };
@@ -104,6 +106,9 @@ inline int tile_width(int tokens, int most) {
 inline size_t head_scratch(int positions, int head_dim, int tile) {
     return static_cast<size_t>(tile) * (2 * (positions + LANES) + head_dim) + head_dim;
 }
+
+// Those of that name, or the best of this machine for ""; null where there are none.
+const Kernels* find_kernels(const char* name);
 
 extern const Kernels avx512bf16_kernels, avx512_kernels, avx2_kernels, neon_kernels;
 

@@ -18,6 +18,14 @@ struct Simd {
     }
     static void store(float* p, F v) { _mm256_storeu_ps(p, v); }
     static void store(uint16_t* p, F v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, 0)); }
+    static void store(Pair* p, F even, F odd) {
+        const I low = _mm256_srli_epi32(rounded(even), 16), high = _mm256_and_si256(rounded(odd), set_int(int(0xffff0000u)));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_or_si256(low, high));
+    }
+    static I rounded(F v) {  // to 16 bits at the upper end, ties to even
+        const I bits = _mm256_castps_si256(v), last = _mm256_and_si256(_mm256_srli_epi32(bits, 16), set_int(1));
+        return _mm256_add_epi32(bits, _mm256_add_epi32(last, set_int(0x7fff)));
+    }
     static void store_bytes(int8_t* p, I v) {
         const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
         _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
@@ -53,13 +61,14 @@ struct Simd {
 
 #include "kernels.h"
 #include "attention.h"
+#include "training.h"
 
 bool supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
 
 }  // namespace
 
 const Kernels avx2_kernels{"avx2", Simd::TILE, supported, embed, normalize,  gelu,
-                              prepare, multiply,    attend_any, read,      peak};
+                              prepare, multiply,    attend_any, cross_entropy_any, read,      peak};
 
 }  // namespace janeox
 #endif

@@ -21,6 +21,14 @@ struct Simd {
     }
     static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
     static void store(uint16_t* p, F v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, 0)); }
+    static void store(Pair* p, F even, F odd) {
+        const I low = _mm512_srli_epi32(rounded(even), 16), high = _mm512_and_si512(rounded(odd), set_int(int(0xffff0000u)));
+        _mm512_storeu_si512(p, _mm512_or_si512(low, high));
+    }
+    static I rounded(F v) {  // to 16 bits at the upper end, ties to even
+        const I bits = _mm512_castps_si512(v), last = _mm512_and_si512(_mm512_srli_epi32(bits, 16), set_int(1));
+        return _mm512_add_epi32(bits, _mm512_add_epi32(last, set_int(0x7fff)));
+    }
     static void store_bytes(int8_t* p, I v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v)); }
     static I load(const Pair* p) { return load_int(p); }
     static F set(float x) { return _mm512_set1_ps(x); }
@@ -33,9 +41,9 @@ struct Simd {
     }
 #else
     static F fma(I a, I b, F c) { return fma(even(a), even(b), fma(odd(a), odd(b), c)); }
+#endif
     static F even(I pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
     static F odd(I pairs) { return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(int(0xffff0000u)))); }
-#endif
     static I round(F v) { return _mm512_cvtps_epi32(v); }
     static F from_int(I v) { return _mm512_cvtepi32_ps(v); }
     static F power_of_two(I n) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23)); }
@@ -58,6 +66,7 @@ struct Simd {
 
 #include "kernels.h"
 #include "attention.h"
+#include "training.h"
 
 bool supported() {
     return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
@@ -76,7 +85,7 @@ const Kernels avx512bf16_kernels{"avx512bf16",
 const Kernels avx512_kernels{"avx512",
 #endif
                              Simd::TILE, supported, embed,      normalize, gelu,
-                             prepare,    multiply,  attend_any, read,      peak};
+                             prepare,    multiply,  attend_any, cross_entropy_any, read,      peak};
 
 }  // namespace janeox
 #endif

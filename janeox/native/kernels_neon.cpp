@@ -26,6 +26,14 @@ struct Simd {
     }
     static void store(float* p, F v) { vst1q_f32(p, v); }
     static void store(uint16_t* p, F v) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v))); }
+    static void store(Pair* p, F even, F odd) {
+        const uint32x4_t low = vshrq_n_u32(rounded(even), 16), high = vandq_u32(rounded(odd), vdupq_n_u32(0xffff0000u));
+        vst1q_u32(reinterpret_cast<uint32_t*>(p), vorrq_u32(low, high));
+    }
+    static uint32x4_t rounded(F v) {  // to 16 bits at the upper end, ties to even
+        const uint32x4_t bits = vreinterpretq_u32_f32(v), last = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+        return vaddq_u32(bits, vaddq_u32(last, vdupq_n_u32(0x7fff)));
+    }
     static void store_bytes(int8_t* p, I v) {
         const int16x4_t words = vqmovn_s32(v);
         const int8x8_t bytes = vqmovn_s16(vcombine_s16(words, words));
@@ -56,6 +64,7 @@ struct Simd {
 
 #include "kernels.h"
 #include "attention.h"
+#include "training.h"
 
 bool supported() {
 #if defined(__linux__)
@@ -68,7 +77,7 @@ bool supported() {
 }  // namespace
 
 const Kernels neon_kernels{"neon", Simd::TILE, supported, embed, normalize,  gelu,
-                              prepare, multiply,    attend_any, read,      peak};
+                              prepare, multiply,    attend_any, cross_entropy_any, read,      peak};
 
 }  // namespace janeox
 #endif

@@ -4,15 +4,20 @@ At 32,000 pieces the logits and their gradient are by far the largest tensors of
 slice is computed while its logits are at hand, so they never exist for all tokens at once.
 """
 
+import ctypes
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Bytes that the logits of a block of tokens would have in float32. Blocks are what is multiplied at once; on a CPU that
-# takes more of them than its cache holds, so that there softmax and its gradient go through a block in slices.
-BLOCK_BYTES = {"cuda": 1 << 28, "mps": 1 << 28, "cpu": 1 << 27}
+from janeox.native import library
+
+# Bytes of the logits of a block of tokens, which are multiplied at once: on a CPU more of them than its cache holds.
+BLOCK_BYTES = {"cuda": 1 << 27, "mps": 1 << 27, "cpu": 1 << 27}
+# Bytes in float32 of the slices in which PyTorch's operations go through a block.
 SLICE_BYTES = {"cuda": 1 << 28, "mps": 1 << 28, "cpu": 1 << 22}
 
 
@@ -23,15 +28,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         losses = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden)
         grad_weight = None
-        for block in _slices(len(targets), weight, BLOCK_BYTES):
-            logits = hidden[block] @ head.T  # (rows, V), of which each slice in turn becomes its own gradient
-            for part in _slices(len(logits), weight, SLICE_BYTES):
-                losses[block][part] = _to_gradient(logits[part], targets[block][part], z_loss)
+        for block in _blocks(len(targets), head):
+            logits = hidden[block] @ head.T  # (rows, V), which become their own gradient
+            _to_gradient(logits, targets[block], z_loss, losses[block])
             torch.mm(logits, head, out=grad_hidden[block])
             if ctx.needs_input_grad[1]:
                 of_block = logits.T @ hidden[block]
                 grad_weight = of_block.float() if grad_weight is None else grad_weight.add_(of_block)
-        losses.masked_fill_(targets < 0, 0.0)
         ctx.save_for_backward(grad_hidden, grad_weight)
         return losses.sum()
 
@@ -39,11 +42,39 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
         scale = grad_outputs[0]
+        if scale.device.type == "cpu" and scale == 1:  # as the loop calls it; looking costs nothing there
+            return grad_hidden, grad_weight, None, None
         return grad_hidden * scale, None if grad_weight is None else grad_weight * scale, None, None
 
 
-def _to_gradient(logits: Tensor, targets: Tensor, z_loss: float) -> Tensor:
-    """The loss of each row of (rows, V) logits, (rows,) float32; puts the gradient in the place of the logits."""
+def _to_gradient(logits: Tensor, targets: Tensor, z_loss: float, losses: Tensor) -> None:
+    """Puts the gradient in the place of (rows, V) logits, and the loss of each row into `losses`, (rows,) float32."""
+    covered = logits.device.type == "cpu" and logits.shape[1] % 32 == 0
+    native = _native_cross_entropy() if covered and logits.dtype in (torch.float32, torch.bfloat16) else None
+    if native and native(
+        logits.data_ptr(), logits.dtype == torch.bfloat16, *logits.shape, targets.contiguous().data_ptr(), z_loss,
+        losses.data_ptr(), torch.get_num_threads(),
+    ):  # fmt: skip
+        return
+    for part in _slices(len(logits), 4 * logits.shape[1], SLICE_BYTES[logits.device.type]):
+        losses[part] = _slice_to_gradient(logits[part], targets[part], z_loss)
+
+
+@cache
+def _native_cross_entropy() -> Callable[..., bool] | None:
+    """The kernel in native/training.cpp, which needs no table in float32; None where it was not built."""
+    loaded = library()
+    if loaded is None:
+        return None
+    call = loaded.janeox_cross_entropy
+    pointer, whole = ctypes.c_void_p, ctypes.c_int
+    call.restype = ctypes.c_bool
+    call.argtypes = [pointer, ctypes.c_bool, ctypes.c_int64, whole, pointer, ctypes.c_float, pointer, whole]
+    return call
+
+
+def _slice_to_gradient(logits: Tensor, targets: Tensor, z_loss: float) -> Tensor:
+    """The same in PyTorch's operations; returns the losses."""
     wanted = targets[:, None].clamp(min=0)
     chosen, highest = logits.gather(1, wanted).float(), logits.amax(1, keepdim=True).float()
     p = torch.softmax(logits, dim=1, dtype=torch.float32)
@@ -53,7 +84,7 @@ def _to_gradient(logits: Tensor, targets: Tensor, z_loss: float) -> Tensor:
     p.scatter_add_(1, wanted, p.new_full(wanted.shape, -1.0))
     p *= targets[:, None] >= 0
     logits.copy_(p)
-    return (log_sum - chosen + z_loss * log_sum**2)[:, 0]
+    return torch.where(targets >= 0, (log_sum - chosen + z_loss * log_sum**2)[:, 0], 0.0)
 
 
 def next_token_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
@@ -77,9 +108,9 @@ class _ChosenLogps(torch.autograd.Function):
         logps, entropies = (torch.empty(len(targets), device=hidden.device) for _ in range(2))
         learns = any(ctx.needs_input_grad)
         softmax = torch.empty(len(targets) if learns else 0, len(head), device=hidden.device)
-        for block in _slices(len(targets), weight, BLOCK_BYTES):
+        for block in _blocks(len(targets), head):
             logits = hidden[block] @ head.T  # (rows, V)
-            for part in _slices(len(logits), weight, SLICE_BYTES):
+            for part in _slices(len(logits), 4 * len(head), SLICE_BYTES[weight.device.type]):
                 log_p = F.log_softmax(logits[part], dim=1, dtype=torch.float32)
                 p = torch.exp(log_p, out=softmax[block][part]) if learns else log_p.exp()
                 logps[block][part] = log_p.gather(1, targets[block][part, None])[:, 0]
@@ -94,9 +125,9 @@ class _ChosenLogps(torch.autograd.Function):
         head, scale = weight.to(hidden.dtype), grad_outputs[0][:, None]
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        for block in _slices(len(targets), weight, BLOCK_BYTES):
+        for block in _blocks(len(targets), head):
             to_logits = torch.empty(softmax[block].shape, dtype=hidden.dtype, device=hidden.device)
-            for part in _slices(len(to_logits), weight, SLICE_BYTES):
+            for part in _slices(len(to_logits), 4 * len(head), SLICE_BYTES[weight.device.type]):
                 p = softmax[block][part] * -scale[block][part]
                 to_logits[part] = p.scatter_add_(1, targets[block][part, None], scale[block][part])
             torch.mm(to_logits, head, out=grad_hidden[block])
@@ -121,13 +152,17 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """−log p of each target by itself, (N,) float32; 0 where the target is −1. Arguments as of `next_token_loss`."""
     losses = torch.zeros(len(targets), dtype=torch.float32, device=hidden.device)
     places = (targets >= 0).nonzero()[:, 0]
-    for part in _slices(len(places), weight, SLICE_BYTES):
+    for part in _slices(len(places), 4 * len(weight), SLICE_BYTES[weight.device.type]):
         logits = (hidden[places[part]] @ weight.to(hidden.dtype).T).float()  # (rows, V)
         losses[places[part]] = F.cross_entropy(logits, targets[places[part]], reduction="none")
     return losses
 
 
-def _slices(tokens: int, weight: Tensor, num_bytes: dict[str, int]) -> list[slice]:
-    """Of a number of tokens, so many at a time that their logits by a head (V, C) have `num_bytes` in float32."""
-    rows = max(1, num_bytes[weight.device.type] // (4 * len(weight)))
-    return [slice(start, start + rows) for start in range(0, tokens, rows)]
+def _blocks(tokens: int, head: Tensor) -> list[slice]:
+    """Of a number of tokens, so many at a time that their logits by a head (V, C) have BLOCK_BYTES."""
+    return _slices(tokens, head.element_size() * len(head), BLOCK_BYTES[head.device.type])
+
+
+def _slices(rows: int, row_bytes: int, most_bytes: int) -> list[slice]:
+    step = max(1, most_bytes // row_bytes)
+    return [slice(start, start + step) for start in range(0, rows, step)]
