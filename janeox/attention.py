@@ -5,6 +5,7 @@ Shapes in comments are those of model.py: B batch, T tokens, H heads, D head siz
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -52,9 +53,52 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor | None = None) -> Te
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention of each token to itself and those before it; all (B, H, T, D)."""
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
-        return _TrainedInBlocks.apply(q, k, v)
+    if _in_blocks(q):
+        return _TrainedInBlocks.apply(q, k, v, None)
     return F.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1)
+
+
+class Documents:
+    """Rows of several documents, of which each token sees its own only, and of that what stands before it.
+
+    Args:
+        documents: (B, T) number of the document of each token, the same over neighbouring tokens.
+    """
+
+    def __init__(self, documents: Tensor):
+        places = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
+        news = torch.ones_like(documents, dtype=torch.bool)
+        news[:, 1:] = documents[:, 1:] != documents[:, :-1]
+        self.begins = torch.where(news, places, 0).cummax(1).values
+        """(B, T) where the document of each token begins."""
+        self.positions = places - self.begins
+        """(B, T) place of each token in its document."""
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """(B, 1, T, T) bool: which tokens each token sees."""
+        return (self.begins[:, :, None] == self.begins[:, None, :]).tril()[:, None]
+
+    def blocks(self) -> BlockMask:
+        """The same as blocks, of which empty ones cost nothing."""
+        begins = self.begins
+
+        def sees(b: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return (query >= key) & (begins[b, query] == begins[b, key])
+
+        B, T = begins.shape
+        return create_block_mask(sees, B, None, T, T, device=begins.device)
+
+
+def document_attention(q: Tensor, k: Tensor, v: Tensor, documents: Documents) -> Tensor:
+    """Causal attention within each document; all (B, H, T, D)."""
+    if _in_blocks(q):
+        return _TrainedInBlocks.apply(q, k, v, documents.begins)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=documents.mask)
+
+
+def _in_blocks(q: Tensor) -> bool:
+    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad
 
 
 class _TrainedInBlocks(torch.autograd.Function):
@@ -66,44 +110,49 @@ class _TrainedInBlocks(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, begins: Tensor | None) -> Tensor:
         ctx.save_for_backward(q, k, v)
-        ctx.heads = q.shape[:2]
+        ctx.heads, ctx.begins = q.shape[:2], begins
         q, k, v = (x.flatten(0, 1) for x in (q, k, v))  # (B·H, T, D)
         out = torch.empty_like(q)
-        for some, start, end, mask in _blocks(q):
-            out[some, start:end] = _probabilities(q[some, start:end], k[some, :end], mask) @ v[some, :end]
+        for some, of, seen, mask in _blocks(q, begins):
+            out[some, of] = _probabilities(q[some, of], k[some, seen], mask) @ v[some, seen]
         return out.unflatten(0, ctx.heads)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, grad = (x.flatten(0, 1) for x in (*ctx.saved_tensors, *grads))
         to_q, to_k, to_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         scale = 1 / math.sqrt(q.shape[-1])
-        for some, start, end, mask in _blocks(q):
-            queries, keys, of_block = q[some, start:end], k[some, :end], grad[some, start:end]
+        for some, of, seen, mask in _blocks(q, ctx.begins):
+            queries, keys, of_block = q[some, of], k[some, seen], grad[some, of]
             p = _probabilities(queries, keys, mask)
-            to_v[some, :end].baddbmm_(p.mT, of_block)
-            to_scores = torch._softmax_backward_data(of_block @ v[some, :end].mT, p, -1, p.dtype)
-            to_q[some, start:end].baddbmm_(to_scores, keys, beta=0, alpha=scale)
-            to_k[some, :end].baddbmm_(to_scores.mT, queries, alpha=scale)
-        return to_q.unflatten(0, ctx.heads), to_k.unflatten(0, ctx.heads), to_v.unflatten(0, ctx.heads)
+            to_v[some, seen].baddbmm_(p.mT, of_block)
+            to_scores = torch._softmax_backward_data(of_block @ v[some, seen].mT, p, -1, p.dtype)
+            to_q[some, of].baddbmm_(to_scores, keys, beta=0, alpha=scale)
+            to_k[some, seen].baddbmm_(to_scores.mT, queries, alpha=scale)
+        return to_q.unflatten(0, ctx.heads), to_k.unflatten(0, ctx.heads), to_v.unflatten(0, ctx.heads), None
 
 
 QUERIES = 128  # of a block: enough for a matrix product to be fast
 SCORES = 1 << 20  # of a block, about: so few that they stay in the cache
 
 
-def _blocks(q: Tensor) -> Iterator[tuple[slice, int, int, Tensor]]:
-    """Some heads, and of each block of theirs the first query, the last + 1, and what is added to its scores (block,
-    end), for q (B·H, T, D)."""
+def _blocks(q: Tensor, begins: Tensor | None) -> Iterator[tuple[slice, slice, slice, Tensor]]:
+    """Some heads, their queries of a block, the keys that any of these sees, and what is added to their scores
+    (queries, keys); for q (B·H, T, D) and `Documents.begins`, or none where each row is one."""
     number, T, _ = q.shape
-    for start in range(0, T, QUERIES):
-        end = min(T, start + QUERIES)
-        mask = torch.full((end - start, end), -torch.inf, dtype=q.dtype).triu_(start + 1)
-        heads = max(1, SCORES // mask.numel())
-        for head in range(0, number, heads):
-            yield slice(head, head + heads), start, end, mask
+    rows: list[Tensor | None] = [None] if begins is None else list(begins)  # all at once, or each by itself
+    for row, places in enumerate(rows):
+        for start in range(0, T, QUERIES):
+            end, first = min(T, start + QUERIES), 0 if places is None else int(places[start])
+            mask = torch.full((end - start, end - first), -torch.inf, dtype=q.dtype).triu_(start - first + 1)
+            if places is not None:
+                mask.masked_fill_(torch.arange(first, end) < places[start:end, None], -torch.inf)
+            heads = max(1, SCORES // mask.numel())
+            last = (row + 1) * number // len(rows)
+            for head in range(row * number // len(rows), last, heads):
+                yield slice(head, min(last, head + heads)), slice(start, end), slice(first, end), mask
 
 
 def _probabilities(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
@@ -118,23 +167,3 @@ def attention_mask(mask: Tensor) -> Tensor:
     """
     places = torch.arange(mask.shape[1], device=mask.device)
     return (places <= places[:, None]) & mask[:, None, None] | (places == places[:, None])
-
-
-def document_positions(documents: Tensor) -> Tensor:
-    """Place of each token in its document, (B, T), for their numbers (B, T)."""
-    places = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
-    begins = torch.ones_like(documents, dtype=torch.bool)
-    begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    return places - torch.where(begins, places, 0).cummax(1).values
-
-
-def document_mask(documents: Tensor) -> Tensor | BlockMask:
-    """Causal attention within each document: (B, 1, T, T) bool, or on a GPU blocks of which empty ones cost nothing."""
-    B, T = documents.shape
-    if documents.is_cuda:
-
-        def sees(b: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return (query >= key) & (documents[b, query] == documents[b, key])
-
-        return create_block_mask(sees, B, None, T, T, device=documents.device)
-    return (documents[:, :, None] == documents[:, None, :]).tril()[:, None]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from janeox.atomic import new_folder
-from janeox.attention import RotatedHeads, attention_mask, causal_attention, document_mask, document_positions
+from janeox.attention import Documents, RotatedHeads, attention_mask, causal_attention, document_attention
 from janeox.branches import Branches, branched_attention
 from janeox.cache import CacheRows, DecodeRows
 from janeox.config import GPTNeoXConfig
@@ -28,7 +28,7 @@ from janeox.weights import read_json, read_weights, write_weights
 Extend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """One layer's `CacheRows.extend`: new keys and values → all of them."""
 
-Attend = Tensor | BlockMask | Branches | None
+Attend = Tensor | BlockMask | Branches | Documents | None
 """Which token sees which; None: all before it."""
 
 GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_fast": "tanh", "gelu_pytorch_tanh": "tanh"}
@@ -65,6 +65,8 @@ class Attention(nn.Module):
             x = flex_attention(q, k, v, block_mask=mask)
         elif isinstance(mask, Branches):
             x = branched_attention(q, k, v, mask)
+        elif isinstance(mask, Documents):
+            x = document_attention(q, k, v, mask)
         elif mask is None:
             x = causal_attention(q, k, v)
         else:
@@ -169,7 +171,8 @@ class GPTNeoX(nn.Module):
         if cache is not None:
             positions, attend = cache.positions, cache.mask  # (B, T)
         elif documents is not None:
-            positions, attend = document_positions(documents), document_mask(documents)
+            packed = Documents(documents)
+            positions, attend = packed.positions, packed.blocks() if documents.is_cuda else packed
         elif branches is not None:
             positions, attend = branches.positions, branches
         elif mask is not None:
