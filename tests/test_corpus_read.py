@@ -14,7 +14,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from janeox.corpus import read
+from janeox.corpus import rows
 from janeox.corpus.document import Document
 from janeox.corpus.read import BadRows, read_documents
 from janeox.errors import JaneoxError
@@ -300,7 +300,7 @@ def test_only_the_first_bad_rows_are_kept(tmp_path):
 
 
 def test_endless_rows_and_documents_are_passed_over(tmp_path, monkeypatch):
-    monkeypatch.setattr(read, "MAX_BYTES", 100)
+    monkeypatch.setattr(rows, "MAX_BYTES", 100)
     path = write(tmp_path / "x.jsonl", b'{"text": "' + b"a" * 500 + b'"}\n{"text": "b"}\n')
     found, bad_rows = documents(path)
     assert ([d.text for d in found], bad_rows.count) == (["b"], 1)

@@ -16,7 +16,7 @@ ORDER = [
     "errors", "atomic", "progress", "model_config", "config", "native",
     *package("settings", "corpus tokenizer train run evaluate generate native tune serve"),
     "recipe",
-    *package("corpus", "document unpack download parquet read clean words characters measures figures word_lists"),
+    *package("corpus", "document unpack download parquet rows read clean words characters measures figures word_lists"),
     *package("corpus", "personal presets cleaner explain near contamination tally drops pieces repeats"),
     *package("corpus", "page stages pipeline cluster report"),
     *package("tokenizer", "model_file charsmap encoder export tokenizer"), "dialogue",

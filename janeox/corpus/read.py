@@ -7,17 +7,15 @@ the first bytes, not the name: samples of CC-100 named `.txt.xz` that hold plain
 """
 
 import io
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from janeox.corpus import parquet
+from janeox.corpus import parquet, rows
 from janeox.corpus.document import Document, Kind
+from janeox.corpus.rows import Rows, lone_surrogate, read_ahead
 from janeox.corpus.unpack import BUFFER, DAMAGE, ENDINGS, DamagedArchive, unpack
 from janeox.errors import JaneoxError
 
@@ -26,10 +24,9 @@ BOM = b"\xef\xbb\xbf"
 TEXT = (".txt",)
 ROWS = (".json", ".jsonl", ".ndjson")
 PARQUET = (".parquet",)
+FIELDS = ("text", "id", "url", "index", "namespace", "page_type")
+"""What is read of a JSON row."""
 
-MAX_BYTES = 64 * 2**20
-"""A longer row or document is reported and skipped, so that a file without line breaks cannot fill the memory."""
-ROWS_PER_REPORT = 64
 _BLANK = re.compile(rb"\n(?:[ \t\r\v\f]*\n)+")
 """Lines with nothing but ASCII white space on them, and the end of the line before."""
 
@@ -52,52 +49,6 @@ class BadRows:
         self.count += 1
         if len(self.first) < 20:
             self.first.append(f"{where}: {reason}")
-
-
-class Rows:
-    """The rows of a stream, one by one or many at once.
-
-    Args:
-        told: called after every portion, and every `ROWS_PER_REPORT` rows.
-    """
-
-    number = 0
-    """Of the row that came last, from 1. Who takes portions counts them."""
-
-    def __init__(self, stream: io.BufferedReader, told: Callable[[], None]):
-        self._stream, self._told = stream, told
-
-    def __iter__(self) -> Iterator[bytes | None]:
-        """The rows with their line breaks, None for one longer than `MAX_BYTES`."""
-        readline = self._stream.readline
-        while row := readline(MAX_BYTES):
-            self.number += 1
-            if len(row) < MAX_BYTES or row.endswith(b"\n"):
-                yield row
-            else:
-                while (rest := readline(MAX_BYTES)) and not rest.endswith(b"\n"):
-                    pass
-                yield None
-            if self.number % ROWS_PER_REPORT == 0:
-                self._told()
-
-    def portions(self) -> Iterator[bytes]:
-        """Whole rows with their line breaks, as many as come at once; for text, whose rows are short.
-
-        A row longer than `MAX_BYTES` is cut, but stays longer than that; white space after the last line break is left
-        out.
-        """
-        rest = bytearray()  # of a row whose end has not come
-        while block := self._stream.read1():
-            end = block.rfind(b"\n") + 1
-            if end:
-                yield bytes(rest) + block[:end]
-                self._told()
-                rest = bytearray(block[end:])
-            elif len(rest) <= MAX_BYTES:
-                rest += block
-        if rest and not rest.isspace():
-            yield bytes(rest)
 
 
 def known(path: Path) -> bool:
@@ -136,7 +87,7 @@ def read_documents(
         JaneoxError: the file is missing, of a format that is not read, or an archive that is truncated or damaged;
             names the file and how far it was read.
     """
-    rows = None
+    lines = None
     try:
         with path.open("rb") as file:
             head = file.read(len(parquet.MAGIC))
@@ -153,17 +104,18 @@ def read_documents(
                 advance(file.tell() - reported)
                 reported = file.tell()
 
-            rows = Rows(stream, told)
             read = _paragraphs if kind == "text" else _json_rows
-            yield from read(rows, path, source, bad_rows)
+            with read_ahead(stream) as blocks:
+                lines = Rows(blocks, told, FIELDS)
+                yield from read(lines, path, source, bad_rows)
             told()
     except FileNotFoundError as error:
         raise JaneoxError(f"{path}: no such file") from error
     except DAMAGE as error:
-        raise DamagedArchive(path, rows.number if rows else 0, error) from error
+        raise DamagedArchive(path, lines.number if lines else 0, error) from error
     except OSError as error:
         if error.errno is None:  # bz2 reports damage as an OSError of its own
-            raise DamagedArchive(path, rows.number if rows else 0, error) from error
+            raise DamagedArchive(path, lines.number if lines else 0, error) from error
         raise JaneoxError(f"{path}: cannot be read ({error.strerror})") from error
 
 
@@ -190,18 +142,18 @@ def _kind(path: Path, stream: io.BufferedReader) -> Kind:
     return "text" if name.endswith(TEXT) or not head.lstrip().startswith(b"{") else "json"
 
 
-def _paragraphs(rows: Rows, path: Path, source: str, bad_rows: BadRows) -> Iterator[Document]:
+def _paragraphs(lines: Rows, path: Path, source: str, bad_rows: BadRows) -> Iterator[Document]:
     """Documents between blank lines."""
-    for first, content in _between_blank_lines(rows):
+    for first, content in _between_blank_lines(lines):
         where = f"{path.name}:{first}"
         if content is None:
-            bad_rows.add(where, f"document of more than {MAX_BYTES} bytes; empty lines end documents")
+            bad_rows.add(where, f"document of more than {rows.MAX_BYTES} bytes; empty lines end documents")
             continue
         if b"\r" in content:  # a byte is sought much faster than two
             content = content.replace(b"\r\n", b"\n")
         content = content.removesuffix(b"\n")
         try:
-            text = content.decode("utf-8")
+            text = rows.decode(content)
         except UnicodeDecodeError as error:
             line = first + content[: error.start].count(b"\n")
             bad_rows.add(f"{path.name}:{line}", f"not UTF-8 ({error.reason}); its document is dropped")
@@ -209,48 +161,52 @@ def _paragraphs(rows: Rows, path: Path, source: str, bad_rows: BadRows) -> Itera
             yield Document(text, source, where, where, "text")
 
 
-def _between_blank_lines(rows: Rows) -> Iterator[tuple[int, bytes | None]]:
+def _between_blank_lines(lines: Rows) -> Iterator[tuple[int, bytes | None]]:
     """What stands between blank lines, and the number of its first line; None for more than `MAX_BYTES`."""
     parts: list[bytes] = []
     first, size = 1, 0
-    for portion in rows.portions():
-        lines = b"\n" + portion  # so that a blank line that comes first has the end of a line before it
-        start = 1
-        for blank in _BLANK.finditer(lines):
+    for block, start, end in lines.portions():
+        counted = start
+        for blank in _BLANK.finditer(block, start - 1, end):  # a blank line may come first
             size += blank.start() + 1 - start
             if size:
-                parts.append(lines[start : blank.start() + 1])
-                yield first, b"".join(parts) if size <= MAX_BYTES else None
-            rows.number += lines.count(b"\n", start, blank.end())
-            parts, first, size, start = [], rows.number + 1, 0, blank.end()
-        size += len(lines) - start
-        parts = [*parts, lines[start:]] if size <= MAX_BYTES else []
-        rows.number += lines.count(b"\n", start)
+                parts.append(block[start : blank.start() + 1])
+                yield first, b"".join(parts) if size <= rows.MAX_BYTES else None
+            lines.number += block.count(b"\n", counted, blank.end())
+            start = counted = blank.end()
+            parts, first, size = [], lines.number + 1, 0
+        size += end - start
+        parts = [*parts, block[start:end]] if size <= rows.MAX_BYTES else []
+        lines.number += block.count(b"\n", counted, end)
     if size:
-        yield first, b"".join(parts) if size <= MAX_BYTES else None
+        yield first, b"".join(parts) if size <= rows.MAX_BYTES else None
 
 
-def _json_rows(rows: Rows, path: Path, source: str, bad_rows: BadRows) -> Iterator[Document]:
+def _json_rows(lines: Rows, path: Path, source: str, bad_rows: BadRows) -> Iterator[Document]:
     """JSON objects with a `text`; in a CirrusSearch dump each follows a row `{"index":{"_id":…}}` that names it.
 
     Redirects, pages outside the articles' namespace and empty articles are part of such a dump, so not malformed.
     """
     page: str | None = None  # id in the row before, waiting for its document
     action, file = 0, path.name
-    for row in rows:
-        where = f"{file}:{rows.number}"
-        if row is not None and row.isspace():
+    for row in lines:
+        where = f"{file}:{lines.number}"
+        if isinstance(row, dict):
+            value = row
+        elif row.isspace():
             continue
-        value, reason = _parse(row)
-        if value is None:
-            bad_rows.add(where, reason)
-            page = None
-            continue
+        else:
+            found, reason = rows.parse(row)
+            if found is None:
+                bad_rows.add(where, reason)
+                page = None
+                continue
+            value = found
         index = value.get("index")
         if isinstance(index, dict) and "text" not in value:
             if page is not None:
                 bad_rows.add(f"{file}:{action}", f"no document follows the row of page {page}")
-            page, action = str(index.get("_id", where)), rows.number
+            page, action = str(index.get("_id", where)), lines.number
             continue
         kind: Kind = "json" if page is None else "wiki"
         name = page if page is not None else value.get("id", value.get("url"))
@@ -273,8 +229,8 @@ def _parquet(path: Path, source: str, bad_rows: BadRows, advance: Callable[[int]
         where = f"{path.name}:{number}"
         if encoded is None:
             bad_rows.add(where, "`text` is null")
-        elif len(encoded) > MAX_BYTES:
-            bad_rows.add(where, f"row of more than {MAX_BYTES} bytes")
+        elif len(encoded) > rows.MAX_BYTES:
+            bad_rows.add(where, f"row of more than {rows.MAX_BYTES} bytes")
         else:
             try:
                 yield Document(encoded.decode("utf-8"), source, _identity(name, where), where, "json")
@@ -282,34 +238,8 @@ def _parquet(path: Path, source: str, bad_rows: BadRows, advance: Callable[[int]
                 bad_rows.add(where, f"not UTF-8 ({error.reason})")
 
 
-def _parse(row: bytes | None) -> tuple[dict[str, Any] | None, str]:
-    """The row's JSON object, or None and what is wrong with it."""
-    if row is None:
-        return None, f"row of more than {MAX_BYTES} bytes"
-    try:
-        value = orjson.loads(row)
-    except orjson.JSONDecodeError:  # it is strict; the standard library reads NaN and the like, and says what is wrong
-        try:
-            value = json.loads(row.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            return None, f"not UTF-8 ({error.reason})"
-        except (ValueError, RecursionError) as error:
-            return None, f"not JSON ({error})"
-        if isinstance(value, dict) and isinstance(text := value.get("text"), str) and _lone_surrogate(text):
-            return None, "`text` holds half a surrogate pair, which is no character"
-    return (value, "") if isinstance(value, dict) else (None, "not a JSON object")
-
-
 def _identity(name: Any, where: str) -> str:
     if isinstance(name, int):
         return str(name)
-    usable = isinstance(name, str) and name and (name.isascii() or not _lone_surrogate(name))
+    usable = isinstance(name, str) and name and (name.isascii() or not lone_surrogate(name))
     return name if usable else where
-
-
-def _lone_surrogate(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return True
-    return False

@@ -25,7 +25,7 @@ except ImportError:  # an extra
     igzip = None
 
 ENDINGS = (".xz", ".gz", ".bz2", ".zst")
-BUFFER = 2**18
+BUFFER = 2**19
 PORTION = 2**17
 """Compressed bytes read at once."""
 

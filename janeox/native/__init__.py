@@ -9,7 +9,7 @@ from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
-VERSION = 9
+VERSION = 10
 """Of its calls; a library of another version, left by an older install, is not used."""
 
 
