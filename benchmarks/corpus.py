@@ -3,7 +3,7 @@
     python -m benchmarks.corpus [FILE …] [--documents N] [--rounds N]
 
 Files default to the small corpus under data/; with --documents 0 nothing is cleaned. Rivals run in turn, round after
-round; printed are medians per core. datatrove's filters are those of FineWeb-2 for Japanese, once with the words that
+round; printed are medians. datatrove's filters are those of FineWeb-2 for Japanese, once with the words that
 ours count, once with Sudachi's, for which they were made (`pip install spacy sudachipy sudachidict_core`).
 """
 
@@ -26,10 +26,11 @@ from benchmarks.machine import header
 from janeox.config import CorpusConfig
 from janeox.corpus.cleaner import Cleaner
 from janeox.corpus.read import BadRows, read_documents
-from janeox.corpus.unpack import PORTION, unpack
+from janeox.corpus.unpack import unpack
 from janeox.corpus.words import words
 
 ROOT = Path(__file__).parent.parent
+COLUMNS = "times as long as the first; MB a second of processor time"
 
 
 class OurWords:
@@ -62,28 +63,33 @@ def ours(texts: list[str], preset: str) -> list[bool]:
 
 
 def race(runs: dict[str, Callable[[], object]], size: float, rounds: int) -> None:
-    """Runs each in turn, `rounds` times; prints the median of bytes per second, in MB."""
-    speeds: dict[str, list[float]] = {name: [] for name in runs}
+    """Runs each in turn, `rounds` times; prints medians: MB a second, how many times as long as the first, and MB a
+    second of processor time, all threads together.
+    """
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            started = time.perf_counter()
+            started, used = time.perf_counter(), time.process_time()
             run()
-            speeds[name].append(size / 1e6 / (time.perf_counter() - started))
-    medians = {name: statistics.median(found) for name, found in speeds.items()}
-    first = next(iter(medians.values()))
-    for name, median in medians.items():
-        print(f"  {name:44} {median:8.2f} MB/s   {first / median:7.2f}", flush=True)
+            seconds[name].append((time.perf_counter() - started, time.process_time() - used))
+    medians = {
+        name: [size / 1e6 / statistics.median(column) for column in zip(*found, strict=True)]
+        for name, found in seconds.items()
+    }
+    first = next(iter(medians.values()))[0]
+    for name, (speed, of_processor) in medians.items():
+        print(f"  {name:44} {speed:8.2f} MB/s   {first / speed:7.2f} {of_processor:8.2f} MB/s", flush=True)
 
 
 def drain(path: Path) -> None:
     with path.open("rb") as file:
         stream = unpack(path, file)
-        while stream.read(PORTION):
+        while stream.read1():
             pass
 
 
 def parse(path: Path) -> None:
-    """The least that a reader of JSON rows can do in Python: unpack, cut into lines, parse, hold what was parsed."""
+    """The least that a reader of JSON rows can do with orjson: unpack, cut into lines, parse, hold what was parsed."""
     with path.open("rb") as file, unpack(path, file) as stream:
         for line in stream:
             row = orjson.loads(line)
@@ -97,7 +103,7 @@ def read(path: Path) -> int:
 def reading(paths: list[Path], rounds: int) -> None:
     for path in paths:
         size = sum(len(document.text.encode()) for document in read_documents(path, "s", BadRows()))
-        print(f"\nreading {path.name}, {size / 1e6:.1f} MB of text; last column: how many times as long as the first")
+        print(f"\nreading {path.name}, {size / 1e6:.1f} MB of text; {COLUMNS}")
         runs: dict[str, Callable[[], object]] = {
             "janeox": partial(read, path),
             "its decompressor alone": partial(drain, path),
@@ -115,7 +121,7 @@ def cleaning(paths: list[Path], number: int, rounds: int) -> None:
     cleaner = Cleaner(CorpusConfig())
     texts = [cleaner.clean(document) for document in raw]
     size = sum(len(text.encode()) for text in texts)
-    print(f"\ncleaning {len(texts):,} documents, {size / 1e6:.1f} MB; last column as above")
+    print(f"\ncleaning {len(texts):,} documents, {size / 1e6:.1f} MB; {COLUMNS}")
     sudachi = word_tokenizers.load_word_tokenizer
     word_tokenizers.load_word_tokenizer = lambda code: OurWords() if code == "ours" else sudachi(code)
     runs: dict[str, Callable[[], object]] = {
