@@ -8,13 +8,15 @@ BIN := .venv/bin
 run: .venv/installed
 	$(BIN)/janeox run recipes/tiny-cpu.toml
 
-# The series, small: SFT, SFT-v2, reward model and PPO from that model, on the conversations under data/instruct.
+# The series, small: SFT, SFT-v2, reward model and PPO from that model, on the conversations under data/instruct, and in
+# the end wins, ties and losses of PPO against SFT-v2 on prompts that neither has learned from.
 SMALL := --optim.learning-rate 1e-3 --max-tokens 256 --batch-rows 16 --train.evaluate-every 10
 series: run
 	$(BIN)/janeox sft recipes/series/sft.toml --model runs/tiny-cpu/model $(SMALL)
 	$(BIN)/janeox sft recipes/series/sft-v2.toml --model runs/tiny-cpu/model $(SMALL)
-	$(BIN)/janeox reward recipes/series/reward.toml $(SMALL) --optim.learning-rate 1e-4
-	$(BIN)/janeox ppo recipes/series/ppo.toml $(SMALL) --optim.learning-rate 1e-4 --max-tokens 48 --iterations 20 --kl-horizon 200
+	$(BIN)/janeox reward recipes/series/reward.toml $(SMALL) --epochs 3
+	$(BIN)/janeox ppo recipes/series/ppo.toml $(SMALL) --optim.learning-rate 2e-4 --batch-rows 32 --max-tokens 48 --iterations 30 --kl-horizon 320
+	$(BIN)/janeox judge runs/ppo/model runs/sft-v2/model --reward runs/reward/model --data data/instruct/preference-valid.jsonl --max-tokens 48 --out runs/judged.jsonl
 
 # Everything that must hold: style, types, tests.
 test: check browser
