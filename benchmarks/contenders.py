@@ -3,8 +3,9 @@
     python -m benchmarks.contenders JSON
 
 JSON: contender (janeox, transformers, litgpt), shape (fields of GPTNeoXConfig), length, rows (of a micro-batch),
-portions (micro-batches a step), steps, device, dtype (of the products), recompute (layers). Prints one line of JSON:
-seconds of each step after two to warm up, the most memory that the process held, and what it held before the model.
+portions (micro-batches a step), steps, device, dtype (of the products), fp8 (janeox's layers), recompute (layers).
+Prints one line of JSON: seconds of each step after two to warm up, the most memory that the process held, and what it
+held before the model.
 """
 
 import itertools
@@ -27,6 +28,7 @@ def janeox(config: GPTNeoXConfig, asked: dict[str, Any], rows: torch.Tensor) -> 
     """The loop's own step."""
     from janeox.device import keep_freed_memory
     from janeox.model import GPTNeoX
+    from janeox.train.fp8 import use_float8
     from janeox.train.loop import compile_layers, recompute_layers, take_step
     from janeox.train.optim import build
     from janeox.train.parallel import World
@@ -37,6 +39,8 @@ def janeox(config: GPTNeoXConfig, asked: dict[str, Any], rows: torch.Tensor) -> 
     model = GPTNeoX(config).to(asked["device"]).initialize(torch.Generator().manual_seed(0))
     optim, train = OptimConfig(), TrainConfig(dtype=asked["dtype"])
     optimizers = build(model, optim, config.head_dim)
+    if asked.get("fp8"):
+        use_float8(model)
     recompute_layers(model, asked.get("recompute", 0))
     compile_layers(model, train)
     world = World(torch.device(asked["device"]))

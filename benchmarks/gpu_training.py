@@ -1,9 +1,10 @@
-"""Training steps on one GPU: janeox and transformers' Trainer in turn; memory beside what `janeox plan` predicts.
+"""Training steps on one GPU: janeox, the same with train.fp8, and transformers' Trainer in turn.
 
     python -m benchmarks.gpu_training [--rounds 3] [--shapes 3.6b 110m] [--toy]
 
 Not run yet: no GPU was at hand when it was written. --toy runs the same code at a tiny shape on the CPU, which says
-that the code runs and nothing about speed. MFU counts 6N + 12·L·C·T operations a token against the card's data sheet.
+that the code runs and nothing about speed. Memory stands beside what `janeox plan` predicts. MFU counts 6N + 12·L·C·T
+operations a token against the card's data sheet.
 """
 
 import argparse
@@ -40,11 +41,12 @@ def main() -> None:
         config = GPTNeoXConfig(**asked["shape"])
         tokens = asked["rows"] * asked["portions"] * asked["length"]
         flops, peak = flops_per_token(config, asked["length"]), peak_flops(device)
-        seconds: dict[str, list[float]] = {"janeox": [], "transformers": []}
+        seconds: dict[str, list[float]] = {"janeox": [], "janeox, fp8": [], "transformers": []}
         held = dict.fromkeys(seconds, 0)
         for _ in range(arguments.rounds):
             for contender in seconds:
-                if found := measure(contender, device=device.type, dtype="bfloat16", **asked):
+                who, _, fp8 = contender.partition(", ")
+                if found := measure(who, device=device.type, dtype="bfloat16", fp8=bool(fp8), **asked):
                     seconds[contender] += found["seconds"]
                     held[contender] = max(held[contender], found["memory"])
         print(f"\n{name}\n{'':<14}{'tokens/s':>10}{'MFU':>8}{'GiB':>8}")

@@ -203,6 +203,8 @@ class TrainConfig(LoopConfig):
     hf: the same in all; neox: GPT-NeoX's small_init and wang_init, from the model's size."""
     tensor_parallel: int = 1
     """Processes among which each layer's heads and hidden units are divided; the others divide the rows of a batch."""
+    fp8: bool = False
+    """Products of the layers in 8-bit floats (GPUs since compute capability 8.9); the rest as with bfloat16."""
 
     def __post_init__(self) -> None:
         """Raises JaneoxError where a value has no meaning."""
@@ -210,6 +212,8 @@ class TrainConfig(LoopConfig):
         for name in ("tokens", "tensor_parallel"):
             if getattr(self, name) < 1:
                 raise JaneoxError(f"train.{name} = {getattr(self, name)}: must be at least 1")
+        if self.fp8 and self.dtype == "float32":
+            raise JaneoxError("train.fp8 and train.dtype = 'float32' contradict each other")
 
 
 @dataclass

@@ -30,7 +30,7 @@ ORDER = [
     *package("engine", "sampling stop lookup pace slots text beam choosing draft engine"),
     *package("evaluate", "backend"),
     "lm",
-    *package("train", "loop plot plan pretrain"),
+    *package("train", "loop plot plan fp8 pretrain"),
     *package("evaluate", "harness tasks.data tasks.answers tasks.summaries tasks_command"),
     *package("tune", "start lora sft shared_prompts losses pairs reward_model reward dpo rollout on_policy"),
     *package("tune", "ppo grpo judge chat"),

@@ -20,6 +20,7 @@ from janeox.model import GPTNeoX
 from janeox.recipe import read_recipe, to_table
 from janeox.settings.train import Pretrain
 from janeox.tokenizer import Tokenizer
+from janeox.train.fp8 import check_float8, use_float8
 from janeox.train.loop import Task, train
 from janeox.train.loss import next_token_loss
 from janeox.train.memory import check_fits
@@ -68,7 +69,12 @@ def run_pretrain(settings: Pretrain) -> None:
     generator = torch.Generator().manual_seed(settings.train.seed)
     bfloat16 = bfloat16_products(settings.train.dtype, device)
     check_fits(settings.model, data, settings.train, world.size, device_memory(device), device.type, bfloat16)
+    if settings.train.fp8:
+        portion = min(rows // world.data_size, data.micro_batch_rows)
+        check_float8(device, portion, data.sequence_length, settings.train.tensor_parallel)
     model = GPTNeoX(settings.model)
+    if settings.train.fp8:
+        use_float8(model)
     if world.mesh is None:
         model.to(device)
     num_parameters = sum(p.numel() for p in model.parameters())
