@@ -184,7 +184,7 @@ void product(const uint8_t* w, size_t step, const uint16_t* scales, size_t scale
         for (int k = 0; k < G; k += BITS == 8 ? 4 : 8, w += 64, a += (BITS == 8 ? 4 : 8) * T) {
             I b[M][V];
             for (int m = 0; m < M; m++) {
-                __builtin_prefetch(w + m * step + 3072);
+                __builtin_prefetch(w + m * step + 4096);
                 for (int v = 0; v < V; v++) b[m][v] = Simd::load_int(w + m * step + v * 4 * N);
             }
             for (int t = 0; t < T; t++) {
@@ -219,7 +219,9 @@ void products(const Matrix& w, const Input& x, size_t place, int tokens, int fir
     if constexpr (T < Simd::TILE) {
         if (tokens > T) return products<BITS, T + 1>(w, x, place, tokens, first, last, out, stride, add);
     }
-    constexpr int M = abreast(2 * T);  // each panel needs the integer and the float sums
+    // Each panel needs the integer and the float sums. For few tokens the memory is the limit: it is read fastest from one
+    // place at a time, and the sums of the next groups of columns begin before those of the last have ended.
+    constexpr int M = T <= 2 ? 1 : abreast(2 * T);
     const int groups = w.columns / group(BITS);
     const size_t step = static_cast<size_t>(w.columns) * LANES * BITS / 8, scale_step = static_cast<size_t>(groups) * LANES;
     const uint8_t* weight = static_cast<const uint8_t*>(w.weight);
