@@ -207,6 +207,7 @@ def load(
     bits: Literal[32, 16, 8, 4] | None = None,
     revision: str | None = None,
     assistant_model: str | Path | None = None,
+    use_mmap: bool = False,
 ) -> LM:
     """Opens a model folder or a Hugging Face Hub id with its tokenizer.
 
@@ -219,13 +220,15 @@ def load(
             (bfloat16 where dtype is, else float16), or for those of a folder that `janeox quantize` wrote. The weights
             are packed at first use. On a GPU: 8.
         assistant_model: a smaller model with the same tokenizer, which guesses what comes next.
+        use_mmap: leaves what `janeox quantize` wrote in its file, whose memory processes share. Otherwise it is read
+            into larger pages, which are faster, where at least as much memory stays free.
 
     Raises:
         JaneoxError: nothing of that name, no weights, no `spiece.model`, parts that do not fit each other, or `bits`
             that this machine or folder does not have.
     """
     if assistant_model:
-        lm = load(name, device=device, dtype=dtype, bits=bits, revision=revision)
+        lm = load(name, device=device, dtype=dtype, bits=bits, revision=revision, use_mmap=use_mmap)
         lm.assistant = load(assistant_model, device=device, dtype=dtype)
         known = [(some.tokenizer.surfaces, some.model.config.vocab_size) for some in (lm, lm.assistant)]
         if known[0] != known[1]:
@@ -234,7 +237,7 @@ def load(
     folder = resolve(name, revision)
     tokenizer = Tokenizer.load(folder)
     if (folder / PACKED_FILE).is_file():
-        return _load_packed(folder, tokenizer, device, bits)
+        return _load_packed(folder, tokenizer, device, bits, use_mmap)
     where = devices.pick_device(device)
     model = GPTNeoX.from_pretrained(folder)
     model = model.to(where, devices.pick_dtype(dtype, where, stored=model.dtype))
@@ -251,12 +254,12 @@ def load(
     return LM(model, tokenizer)
 
 
-def _load_packed(folder: Path, tokenizer: Tokenizer, device: str, bits: int | None) -> LM:
+def _load_packed(folder: Path, tokenizer: Tokenizer, device: str, bits: int | None, use_mmap: bool) -> LM:
     """A folder that `janeox quantize` wrote."""
     with torch.device("meta"):
         model = GPTNeoX(read_config(folder))
     reason = why_not(model.config) if device in ("auto", "cpu") else f"they do not run on {device}"
-    tensors = read_packed(folder)
+    tensors = read_packed(folder, use_mmap)
     stored = packed_bits(tensors)
     if reason or bits not in (None, stored):
         raise JaneoxError(

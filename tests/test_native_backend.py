@@ -2,8 +2,11 @@
 
 import copy
 import dataclasses
+import os
 import random
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,9 +14,11 @@ import torch.nn.functional as F
 from safetensors import safe_open
 
 import janeox.engine.native_library
+import janeox.engine.packed_file
 from janeox import JaneoxError
 from janeox.cli import main
 from janeox.config import GPTNeoXConfig
+from janeox.engine import pages
 from janeox.engine.backend import Row
 from janeox.engine.native_backend import PORTION, NativeBackend, NotCovered
 from janeox.engine.native_library import native_library
@@ -286,6 +291,32 @@ def test_a_damaged_packed_file_is_named(tmp_path):
         (tmp_path / FILE).write_bytes(damaged)
         with pytest.raises(JaneoxError, match=r"packed\.safetensors: .*make it again"):
             read_packed(tmp_path)
+
+
+def test_a_packed_file_is_read_where_there_is_room_and_mapped_elsewhere(tmp_path, monkeypatch):
+    write_packed(dict(packed_tensors(model(TINY), 8)), tmp_path)
+
+    def opened(use_mmap, room):
+        monkeypatch.setattr(janeox.engine.packed_file, "room_for", lambda num_bytes: room)
+        tensors = read_packed(tmp_path, use_mmap)
+        return tensors, str(tmp_path / FILE) in Path("/proc/self/maps").read_text()
+
+    read, mapped = opened(use_mmap=False, room=True)
+    assert not mapped
+    for use_mmap, room in ((True, True), (False, False)):
+        tensors, mapped = opened(use_mmap, room)
+        assert mapped
+        assert all(torch.equal(tensors[name], read[name]) for name in {*tensors, *read})
+        del tensors
+    assert all(tensor.data_ptr() % 64 == 0 for name, tensor in read.items() if name.endswith("weight"))
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(bytes(range(200)))
+    assert pages.read_file(tmp_path / "file").tolist() == list(range(200))
+    monkeypatch.setattr(os, "fstat", lambda file: SimpleNamespace(st_size=201))
+    with pytest.raises(OSError, match="became shorter"):
+        pages.read_file(tmp_path / "file")
 
 
 def test_without_a_library_torch_generates_and_says_so_once(tokenizer, tmp_path, monkeypatch, capsys):

@@ -2,7 +2,8 @@
 
 import torch
 
-from janeox.engine.native_library import NativeEngine, huge_pages
+from janeox.engine.native_library import NativeEngine
+from janeox.engine.pages import huge_pages
 
 
 def read_bandwidth(threads: int | None = None, num_bytes: int = 1 << 30, rounds: int = 3) -> float:

@@ -22,10 +22,10 @@ from janeox.engine.native_library import (
     Norm,
     NotCovered,
     Rows,
-    huge_pages,
     native_library,
 )
 from janeox.engine.packing import BITS, LANES, SCALES, matrix_bits, packed_bits, packed_shapes, packed_tensors
+from janeox.engine.pages import huge_pages
 from janeox.errors import JaneoxError
 from janeox.model import GPTNeoX
 

@@ -4,11 +4,8 @@ import ctypes
 from functools import cache
 
 import torch
-from torch import Tensor
 
 from janeox.native import library
-
-MADV_COLLAPSE = 25  # madvise(2), Linux 6.1
 
 
 class NotCovered(Exception):
@@ -105,12 +102,3 @@ class NativeEngine:
     def __del__(self) -> None:
         if self.handle is not None:
             self.library.janeox_engine_free(self.handle)
-
-
-def huge_pages(tensor: Tensor) -> None:
-    """Asks the system to hold a large tensor in pages of 2 MB, which are read about a tenth faster. It may refuse."""
-    page = 1 << 21
-    first = -(-tensor.data_ptr() // page) * page
-    size = (tensor.data_ptr() + tensor.nbytes - first) // page * page
-    if size > 0 and hasattr(libc := ctypes.CDLL(None), "madvise"):
-        libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), MADV_COLLAPSE)

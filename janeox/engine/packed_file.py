@@ -1,4 +1,4 @@
-"""Packed weights in a file that is memory-mapped: opening it is instant, and processes share its pages.
+"""Packed weights in a file: memory-mapped, or read into larger pages than a file's, which are faster.
 
 It is a safetensors file, so that other programs can list and read it; what the tensors mean says packing.py.
 """
@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from janeox.engine.pages import read_file, room_for
 from janeox.errors import JaneoxError
 
 FILE = "packed.safetensors"
@@ -42,8 +43,12 @@ def write_packed(tensors: dict[str, Tensor], folder: Path) -> None:
             file.write(tensor.contiguous().numpy().data.cast("B"))
 
 
-def read_packed(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a folder's `packed.safetensors`, memory-mapped.
+def read_packed(folder: Path, use_mmap: bool = False) -> dict[str, Tensor]:
+    """The tensors of a folder's `packed.safetensors`.
+
+    Args:
+        use_mmap: memory-mapped, so that processes share them; otherwise that is so only where memory is short or has no
+            large pages, and elsewhere they are read into such pages.
 
     Raises:
         JaneoxError: damaged, or written by another version.
@@ -57,4 +62,18 @@ def read_packed(folder: Path) -> dict[str, Tensor]:
         raise JaneoxError(f"{path}: damaged or not a safetensors file ({error}); make it again") from error
     if layout != LAYOUT:
         raise JaneoxError(f"{path}: its layout is {layout!r}, this version reads {LAYOUT!r}; make it again")
-    return tensors
+    if use_mmap or not room_for(path.stat().st_size):
+        return tensors
+    return _in_memory(path, tensors)
+
+
+def _in_memory(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, read. Those of the file were never touched, so that they took no memory."""
+    content = read_file(path)
+    length = 8 + int.from_bytes(content[:8].numpy().tobytes(), "little")
+    table = json.loads(content[8:length].numpy().tobytes())
+    read = {}
+    for name, tensor in tensors.items():
+        first, end = (length + offset for offset in table[name]["data_offsets"])
+        read[name] = content[first:end].view(tensor.dtype).view(tensor.shape)
+    return read

@@ -23,7 +23,7 @@ def run_serve(settings: Serve) -> None:
         ) from error
     settings = replace(settings, api_key=settings.api_key or os.environ.get("JANEOX_API_KEY", ""))
     model = settings.model or str(newest_model())
-    lm = load(model, device=settings.device, dtype=settings.dtype, bits=settings.bits)
+    lm = load(model, device=settings.device, dtype=settings.dtype, bits=settings.bits, use_mmap=settings.use_mmap)
     folder = Path(model)
     name = settings.name or (folder.resolve().name if folder.is_dir() else model)
     server = Server(lm, name, settings)

@@ -43,6 +43,8 @@ class Serve:
     """auto, float32, float16 or bfloat16."""
     bits: Literal[32, 16, 8, 4] | None = None
     """Of the weights, where the native kernels run; by default those that the dtype has."""
+    use_mmap: bool = False
+    """Several servers share the memory of one model that `janeox quantize` wrote, at the price of some speed."""
 
     def __post_init__(self) -> None:
         """Raises JaneoxError where a value has no meaning."""
