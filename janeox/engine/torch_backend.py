@@ -20,8 +20,8 @@ class TorchBackend:
         self.model, self.config = model, model.config
         self.num_slots, self.capacity = num_slots, min(capacity, model.config.max_position_embeddings)
         self.device, self.ahead = model.device, 1
-        # oneDNN, which torch has for GELU and bfloat16, compiles them for every shape that comes up and keeps 1,024, 40 KB
-        # each. A step has few shapes, a server's texts together have thousands. This is read at oneDNN's first use.
+        # oneDNN, which torch has for GELU and bfloat16, compiles them for every shape that comes up and keeps 1,024 of
+        # them, 40 KB each: many for a server, whose texts come in any lengths. It reads this at its first use.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
         self.cache = KVCache(model.config, num_slots, self.capacity, model.dtype, model.device)
 
