@@ -26,7 +26,7 @@ from benchmarks.machine import header
 from janeox.config import CorpusConfig
 from janeox.corpus.cleaner import Cleaner
 from janeox.corpus.read import BadRows, read_documents
-from janeox.corpus.unpack import unpack
+from janeox.corpus.unpack import BUFFER, unpack
 from janeox.corpus.words import words
 
 ROOT = Path(__file__).parent.parent
@@ -84,7 +84,7 @@ def race(runs: dict[str, Callable[[], object]], size: float, rounds: int) -> Non
 def drain(path: Path) -> None:
     with path.open("rb") as file:
         stream = unpack(path, file)
-        while stream.read1():
+        while stream.read(BUFFER):
             pass
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from janeox.corpus import unpack
 from janeox.native import library
 
 MAX_BYTES = 64 * 2**20
@@ -29,7 +30,7 @@ def read_ahead(stream: io.BufferedReader) -> Iterator[Iterator[bytes]]:
     def work() -> None:
         while wanted.get():
             try:
-                read.put(stream.read1())
+                read.put(stream.read(unpack.BUFFER))  # xz and bzip2 give little at once
             except Exception as error:
                 read.put(error)
 
