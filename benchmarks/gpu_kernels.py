@@ -2,8 +2,8 @@
 
     python -m benchmarks.gpu_kernels
 
-Every kernel, in every configuration that is tuned over, for bfloat16 and 8-bit weights at the 3.6B shape, down to
-machine code by Triton's own assembler. What they compute is checked by `benchmarks.gpu_generation --toy`.
+Every kernel, in every configuration that is tuned over, for weights in bfloat16, 8 and 4 bits at the 3.6B shape, down
+to machine code by Triton's own assembler. What they compute is checked by `benchmarks.gpu_generation --toy`.
 """
 
 from collections.abc import Iterator
@@ -35,16 +35,17 @@ def main() -> None:
 
 def variants() -> Iterator[tuple[Any, dict[str, str], dict[str, Any], dict[str, int]]]:
     """(kernel, types of its arguments, its constants, options)."""
-    for weight in (HALF, "*i8"):
+    for bits, weight in ((16, HALF), (8, "*i8"), (4, "*u8")):
         types = {"x": HALF, "weight": weight, "scales": "*fp16", "bias": HALF, "residual": HALF, "y": HALF}
         types |= {"N": INT, "K": INT}
         for gelu in ("", "none", "tanh"):
             flags = {
-                "SCALED": weight == "*i8",
+                "BITS": bits,
                 "BIAS": True,
                 "GELU": gelu,
                 "RESIDUAL": not gelu,
                 "GROUP": kernels.GROUP,
+                "SMALL_GROUP": kernels.SMALL_GROUP,
             }
             first = 1 if gelu else None  # the activation is the same in all configurations
             for config in kernels._one_row.configs[:first]:

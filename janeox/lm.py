@@ -16,7 +16,7 @@ from janeox.engine import gpu_backend
 from janeox.engine.backend import Backend
 from janeox.engine.beam import beam_search
 from janeox.engine.engine import Engine
-from janeox.engine.int8 import to_int8
+from janeox.engine.gpu_weights import quantise
 from janeox.engine.native_backend import NativeBackend, pack_model, why_not
 from janeox.engine.packed_file import FILE as PACKED_FILE
 from janeox.engine.packed_file import read_packed
@@ -218,7 +218,7 @@ def load(
         dtype: auto, float32, float16, bfloat16; auto keeps the stored half precision where the hardware is fast in it.
         bits: of the weights with which the native kernels generate; None for 32 where dtype is float32, otherwise 16
             (bfloat16 where dtype is, else float16), or for those of a folder that `janeox quantize` wrote. The weights
-            are packed at first use. On a GPU: 8.
+            are packed at first use. On a GPU: 8 or 4.
         assistant_model: a smaller model with the same tokenizer, which guesses what comes next.
         use_mmap: leaves what `janeox quantize` wrote in its file, whose memory processes share. Otherwise it is read
             into larger pages, which are faster, where at least as much memory stays free.
@@ -245,8 +245,8 @@ def load(
     if reason is None:
         bits = bits or (32 if model.dtype == torch.float32 else 16)
         return LM(model, tokenizer, partial(pack_model, model, bits), bits)
-    if bits == 8 and where.type == "cuda":
-        return LM(to_int8(model), tokenizer)
+    if bits in (8, 4) and where.type == "cuda":
+        return LM(quantise(model, bits), tokenizer)
     if bits is not None:
         raise JaneoxError(f"bits = {bits}: {reason}")
     if where.type == "cpu":

@@ -11,8 +11,9 @@ from janeox import JaneoxError
 from janeox.config import GPTNeoXConfig, SamplingConfig
 from janeox.engine.backend import Row
 from janeox.engine.engine import Engine
-from janeox.engine.int8 import to_int8
+from janeox.engine.gpu_weights import GROUP, QuantisedLinear, quantise
 from janeox.engine.pace import Pace
+from janeox.engine.packing import quantised
 from janeox.engine.torch_backend import TorchBackend
 from janeox.model import GPTNeoX
 
@@ -172,19 +173,32 @@ def test_samples_follow_the_models_own_law(model, draft, guesses, monkeypatch):
     assert torch.special.gammaincc(degrees / 2, statistic.float() / 2) > 1e-3  # the p-value of the chi-square test
 
 
-def test_weights_of_8_bits_change_logits_little():
+@pytest.mark.parametrize("bits,most", [(8, 0.03), (4, 0.3)])
+def test_weights_of_8_or_4_bits_change_logits_little(bits, most):
     config = replace(CONFIG, hidden_size=128, intermediate_size=256, initializer_range=0.05)
     model = GPTNeoX(config).initialize(torch.Generator().manual_seed(0)).eval()
     ids = torch.tensor([[1, 2, 4, 5, 6, 7, 8, 9]])
     with torch.no_grad():
-        exact, found = model(ids), to_int8(copy.deepcopy(model))(ids)
-    assert 0 < (found - exact).norm() / exact.norm() < 0.03
+        exact, found = model(ids), quantise(copy.deepcopy(model), bits)(ids)
+    assert most / 10 < (found - exact).norm() / exact.norm() < most
     with pytest.raises(JaneoxError, match="multiples of 128"):
-        to_int8(GPTNeoX(CONFIG))
+        quantise(GPTNeoX(CONFIG), bits)
     with torch.no_grad():
         model.gpt_neox.layers[1].mlp.dense_4h_to_h.weight[0, 0] = float("nan")
     with pytest.raises(JaneoxError, match="dense_4h_to_h"):
-        to_int8(model)
+        quantise(model, bits)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_layer_of_few_bits_is_its_rounded_weights(bits):
+    linear = torch.nn.Linear(256, 7)
+    layer, group = QuantisedLinear(linear, bits), GROUP[bits]
+    grouped = linear.weight.detach().view(7, -1, group)
+    scales = layer.scales.float()[..., None]
+    rounded = quantised(grouped, scales.half(), bits) * scales
+    x = torch.randn(3, 256)
+    assert torch.allclose(layer(x), torch.nn.functional.linear(x, rounded.view(7, 256), linear.bias), atol=1e-5)
+    assert layer.weight.nbytes == 7 * 256 * bits // 8
 
 
 def test_cancelled_texts_give_their_slots_back(model):

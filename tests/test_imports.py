@@ -26,7 +26,7 @@ ORDER = [
     *package("train", "metrics cost loss memory parallel optim checkpoint"),
     *package("evaluate", "score rival published scaling"),
     *package("engine", "backend packing pages packed_file native_library native_backend limits"),
-    *package("engine", "triton_kernels int8 gpu_backend torch_backend"),
+    *package("engine", "triton_kernels gpu_weights gpu_backend torch_backend"),
     *package("engine", "sampling stop lookup pace slots text beam choosing draft engine"),
     *package("evaluate", "backend"),
     "lm",

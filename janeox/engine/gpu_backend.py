@@ -32,7 +32,7 @@ def why_not(model: GPTNeoX) -> str | None:
 
 
 class GpuBackend:
-    """A `DeviceBackend` over a model's own weights, which may be `Int8Linear`.
+    """A `DeviceBackend` over a model's own weights, which may be `QuantisedLinear`.
 
     Args:
         model: of which `why_not` has nothing to say.

@@ -14,7 +14,10 @@ import triton.language as tl
 from torch import Tensor
 
 GROUP = 128
-"""Inputs of a weight that share a scale; K is a multiple of it."""
+"""Inputs of an 8-bit weight that share a scale; K is a multiple of it. Of 4 bits, 64 bytes hold as many: the first half
+in their low halves."""
+SMALL_GROUP = 32
+"""Inputs of a 4-bit weight that share a scale."""
 FEW = 64
 """Rows up to which reading the weights is what a matrix product costs."""
 
@@ -38,6 +41,13 @@ def _finished(sums, n, at, inside, bias, residual, BIAS: tl.constexpr, GELU: tl.
     return sums
 
 
+@triton.jit
+def _four_bits(levels, scales, n, k, K, inside, SMALL_GROUP: tl.constexpr):
+    """Weights (rows n, inputs k) in float32; levels are raised by 8."""
+    scale = tl.load(scales + n * (K // SMALL_GROUP) + k // SMALL_GROUP, mask=inside, other=0.0)
+    return (levels.to(tl.float32) - 8.0) * scale.to(tl.float32)
+
+
 @_tuned(
     [
         triton.Config({"BLOCK_N": block, "GROUPS": groups}, num_warps=warps)
@@ -48,23 +58,36 @@ def _finished(sums, n, at, inside, bias, residual, BIAS: tl.constexpr, GELU: tl.
 @triton.jit
 def _one_row(
     x, weight, scales, bias, residual, y, N, K,
-    SCALED: tl.constexpr, BIAS: tl.constexpr, GELU: tl.constexpr, RESIDUAL: tl.constexpr, GROUP: tl.constexpr,
+    BITS: tl.constexpr, BIAS: tl.constexpr, GELU: tl.constexpr, RESIDUAL: tl.constexpr, GROUP: tl.constexpr,
+    SMALL_GROUP: tl.constexpr,
     BLOCK_N: tl.constexpr, GROUPS: tl.constexpr,
 ):  # fmt: skip
     """Products and sums of one row: wide loads, all of a tile in flight at once, and one reduction at the end."""
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    group, column = tl.arange(0, GROUPS), tl.arange(0, GROUP)
-    sums = tl.zeros((BLOCK_N, GROUPS, GROUP), tl.float32)
+    WIDTH: tl.constexpr = GROUP // 2 if BITS == 4 else GROUP  # numbers of a group's weights in memory
+    group, column = tl.arange(0, GROUPS), tl.arange(0, WIDTH)
+    sums = tl.zeros((BLOCK_N, GROUPS, WIDTH), tl.float32)
     for first in range(0, K // GROUP, GROUPS):
-        k = (first + group)[:, None] * GROUP + column[None, :]  # (GROUPS, GROUP)
+        k = (first + group)[:, None] * GROUP + column[None, :]  # (GROUPS, WIDTH)
         inside = (n < N)[:, None, None] & (k < K)[None, :, :]
-        product = tl.load(weight + n[:, None, None] * K + k[None, :, :], mask=inside, other=0).to(tl.float32)
-        product *= tl.load(x + k, mask=k < K, other=0.0).to(tl.float32)[None, :, :]
-        if SCALED:
+        if BITS == 4:
+            at = (first + group)[:, None] * WIDTH + column[None, :]
+            both = tl.load(weight + n[:, None, None] * (K // 2) + at[None, :, :], mask=inside, other=0)
+            for high in tl.static_range(2):
+                own = k + high * WIDTH
+                part = _four_bits(
+                    (both >> (4 * high)) & 15, scales, n[:, None, None], own[None, :, :], K, inside, SMALL_GROUP
+                )
+                sums += part * tl.load(x + own, mask=k < K, other=0.0).to(tl.float32)[None, :, :]
+        else:
+            product = tl.load(weight + n[:, None, None] * K + k[None, :, :], mask=inside, other=0).to(tl.float32)
+            product *= tl.load(x + k, mask=k < K, other=0.0).to(tl.float32)[None, :, :]
+        if BITS == 8:
             there = (n < N)[:, None] & (first + group < K // GROUP)[None, :]
             scale = tl.load(scales + n[:, None] * (K // GROUP) + (first + group)[None, :], mask=there, other=0.0)
             product *= scale.to(tl.float32)[:, :, None]
-        sums += product
+        if BITS != 4:
+            sums += product
     total = tl.sum(tl.sum(sums, 2), 1)  # (BLOCK_N,)
     total = _finished(total, n, n, n < N, bias, residual, BIAS, GELU, RESIDUAL)
     tl.store(y + n, total.to(y.dtype.element_ty), mask=n < N)
@@ -80,21 +103,33 @@ def _one_row(
 @triton.jit
 def _few_rows(
     x, weight, scales, bias, residual, y, B, N, K,
-    SCALED: tl.constexpr, BIAS: tl.constexpr, GELU: tl.constexpr, RESIDUAL: tl.constexpr, GROUP: tl.constexpr,
+    BITS: tl.constexpr, BIAS: tl.constexpr, GELU: tl.constexpr, RESIDUAL: tl.constexpr, GROUP: tl.constexpr,
+    SMALL_GROUP: tl.constexpr,
     BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Every weight is read once for up to BLOCK_B rows; the products are the tensor cores'."""
     n, b = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_B)
+    WIDTH: tl.constexpr = GROUP // 2 if BITS == 4 else GROUP
     sums = tl.zeros((BLOCK_N, BLOCK_B), tl.float32)
     for group in range(0, K // GROUP):
-        k = group * GROUP + tl.arange(0, GROUP)
-        part = tl.load(weight + n[:, None] * K + k[None, :], mask=(n < N)[:, None], other=0)
-        rows = tl.load(x + b[None, :] * K + k[:, None], mask=(b < B)[None, :], other=0.0)  # (GROUP, BLOCK_B)
-        product = tl.dot(part.to(rows.dtype), rows, input_precision="ieee")
-        if SCALED:
-            scale = tl.load(scales + n * (K // GROUP) + group, mask=n < N, other=0.0).to(tl.float32)
-            product *= scale[:, None]
-        sums += product
+        k = group * GROUP + tl.arange(0, WIDTH)
+        there = (n < N)[:, None]
+        if BITS == 4:
+            at = group * WIDTH + tl.arange(0, WIDTH)
+            both = tl.load(weight + n[:, None] * (K // 2) + at[None, :], mask=there, other=0)
+            for high in tl.static_range(2):
+                own = k + high * WIDTH
+                part = _four_bits((both >> (4 * high)) & 15, scales, n[:, None], own[None, :], K, there, SMALL_GROUP)
+                rows = tl.load(x + b[None, :] * K + own[:, None], mask=(b < B)[None, :], other=0.0)
+                sums += tl.dot(part.to(rows.dtype), rows, input_precision="ieee")
+        else:
+            part = tl.load(weight + n[:, None] * K + k[None, :], mask=there, other=0)
+            rows = tl.load(x + b[None, :] * K + k[:, None], mask=(b < B)[None, :], other=0.0)  # (WIDTH, BLOCK_B)
+            product = tl.dot(part.to(rows.dtype), rows, input_precision="ieee")
+            if BITS == 8:
+                scale = tl.load(scales + n * (K // GROUP) + group, mask=n < N, other=0.0).to(tl.float32)
+                product *= scale[:, None]
+            sums += product
     inside = (n < N)[:, None] & (b < B)[None, :]
     at = b[None, :] * N + n[:, None]
     sums = _finished(sums, n[:, None] + 0 * b[None, :], at, inside, bias, residual, BIAS, GELU, RESIDUAL)
@@ -105,7 +140,7 @@ def linear(
     x: Tensor, weight: Tensor, scales: Tensor | None, bias: Tensor | None,
     gelu: str = "", residual: Tensor | None = None, dtype: torch.dtype | None = None,
 ) -> Tensor:  # fmt: skip
-    """x (B, K) with B ≤ `FEW`, weight (N, K) in x's dtype, or int8 with scales (N, K / GROUP) → (B, N).
+    """x (B, K) with B ≤ `FEW`, weight (N, K) in x's dtype, or of `QuantisedLinear` → (B, N).
 
     Args:
         gelu: "none" (exact) or "tanh", as `F.gelu` names them; "" applies none.
@@ -116,13 +151,14 @@ def linear(
     N = weight.shape[0]
     y = torch.empty(B, N, dtype=dtype or x.dtype, device=x.device)
     given = [weight if tensor is None else tensor for tensor in (scales, bias, residual)]  # what is not read may be any
-    flags = {"SCALED": scales is not None, "BIAS": bias is not None, "GELU": gelu, "RESIDUAL": residual is not None}
+    bits = {torch.int8: 8, torch.uint8: 4}.get(weight.dtype, 16)
+    flags = {"BITS": bits, "BIAS": bias is not None, "GELU": gelu, "RESIDUAL": residual is not None}
     grid = lambda meta: (triton.cdiv(N, meta["BLOCK_N"]),)  # noqa: E731
     if B == 1:
-        _one_row[grid](x, weight, *given, y, N, K, **flags, GROUP=GROUP)
+        _one_row[grid](x, weight, *given, y, N, K, **flags, GROUP=GROUP, SMALL_GROUP=SMALL_GROUP)
     else:
         rows = max(16, triton.next_power_of_2(B))
-        _few_rows[grid](x, weight, *given, y, B, N, K, **flags, GROUP=GROUP, BLOCK_B=rows)
+        _few_rows[grid](x, weight, *given, y, B, N, K, **flags, GROUP=GROUP, SMALL_GROUP=SMALL_GROUP, BLOCK_B=rows)
     return y
 
 
