@@ -44,7 +44,7 @@ def read_file(path: Path) -> Tensor:
         size = os.fstat(file.fileno()).st_size
         tensor = torch.empty(size, dtype=torch.uint8)
         huge_pages(tensor)
-        memory = memoryview(tensor.numpy())
+        memory = tensor.numpy().data
 
         def read(first: int) -> None:
             done, end = first, min(first + PORTION, size)
