@@ -38,7 +38,8 @@ class Layout:
 def memory(
     config: GPTNeoXConfig, length: int, layout: Layout, accumulates: bool, bfloat16: bool = True, device: str = "cuda"
 ) -> dict[str, float]:
-    """Bytes a process, by part; their sum is the peak, in the backward pass of a micro-batch.
+    """Bytes a process, by part; their sum is the peak, in the backward pass of a micro-batch. Not counted is what a
+    process holds without a model: PyTorch's libraries, and the gaps of the heap.
 
     Args:
         accumulates: whether a step has several micro-batches.
@@ -51,7 +52,9 @@ def memory(
     whole = L * layer_parameters(config) / tp + around  # what one process would hold without FSDP
     tokens = layout.rows * length
     layer = tokens * activation_bytes(config, tp, item, device)
-    logits = BLOCK_BYTES[device] // 4 * item + max(2 * SLICE_BYTES[device], item * V * C)
+    # On a CPU the native kernel needs no slices; without it they are few.
+    of_block = item * V * C if device == "cpu" else max(2 * SLICE_BYTES[device], item * V * C)
+    loss = 4 * V * C + min(BLOCK_BYTES[device], tokens * V * item) + of_block + 3 * tokens * C * item
     inputs = tokens * C * item
     kept = (L - layout.recompute) * layer + layout.recompute * inputs + (layer if layout.recompute else 0)
     if layout.data > 1:  # gathered for the layer at work and the next one; the rest of the model around them stays
@@ -59,13 +62,15 @@ def memory(
         gradients = 4 * whole if accumulates else 4 * (whole / layout.data + layer_parameters(config) / tp)
     else:
         copies, gradients = (2 * whole if bfloat16 else 0), 4 * whole
+    if not accumulates:  # they come as activations and the loss's tensors go; together they are as much as the larger
+        gradients = max(0, gradients + layer - kept - loss)
     return {
         "weights": 4 * whole / layout.data,
         "gradients": gradients,
         "optimizer state": 8 * whole / layout.data,
         "weights to compute with": copies,
         "activations": kept,
-        "head and loss": 4 * V * C + logits + 3 * tokens * C * item,
+        "head and loss": loss,
     }
 
 
