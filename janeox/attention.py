@@ -44,8 +44,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor | None = None) -> Te
     R = cos.shape[-1]
     cos, sin = cos[..., : R // 2], sin[..., : R // 2]
     first, second = x[..., : R // 2], x[..., R // 2 : R]
-    torch.mul(first, cos, out=out[..., : R // 2]).addcmul_(second, sin, value=-1)
-    torch.mul(second, cos, out=out[..., R // 2 : R]).addcmul_(first, sin)
+    out[..., : R // 2] = torch.addcmul(first * cos, second, sin, value=-1)
+    out[..., R // 2 : R] = torch.addcmul(second * cos, first, sin)
     if x.shape[-1] > R:
         out[..., R:] = x[..., R:]
     return out

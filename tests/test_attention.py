@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from janeox.attention import Documents, causal_attention, document_attention
+from janeox.attention import Documents, RotatedHeads, causal_attention, document_attention
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 300, 32), (1, 2, 128, 64), (3, 1, 1, 16)])
@@ -50,3 +50,16 @@ def test_keys_that_are_not_seen_change_nothing():
         for x in others:
             x[:, :, unseen] = 9.0
         assert torch.equal(attend(q, k, v)[:, :, blind], attend(q, *others)[:, :, blind])
+
+
+def test_heads_are_turned_in_one_compiled_graph():
+    """What torch.compile cannot follow there breaks each layer on a GPU."""
+    random = torch.Generator().manual_seed(0)
+    qkv, grad = (torch.randn(2, 8, 2, 3, 16, generator=random) for _ in range(2))
+    angles = torch.rand(1, 1, 8, 16, generator=random)
+    results = []
+    for turn in (RotatedHeads.apply, torch.compile(RotatedHeads.apply, backend="aot_eager", fullgraph=True)):
+        x = qkv.clone().requires_grad_()
+        heads = turn(x, angles.cos(), angles.sin())
+        results.append([*heads, *torch.autograd.grad(heads, x, grad.permute(3, 0, 2, 1, 4).unbind())])
+    assert all(torch.equal(plain, compiled) for plain, compiled in zip(*results, strict=True))
