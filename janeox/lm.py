@@ -52,7 +52,6 @@ class LM:
         pack: where the native kernels are to generate: gives the weights as they read them, at first use. The model's
             own are then not read, and of a folder that `janeox quantize` wrote there are none.
         bits: of those weights.
-        bits: of those weights.
 
     Raises:
         JaneoxError: the tokenizer has more pieces than the model has rows.
