@@ -188,9 +188,10 @@ class TestTokenizer:
         for a, b in zip(found.arrays(texts, threads=threads), fallback.arrays(texts, threads=threads), strict=True):
             assert a.dtype == b.dtype and a.tolist() == b.tolist()
 
-    def test_a_library_of_another_version_is_left_alone(self, monkeypatch):
+    def test_a_library_of_another_version_is_left_alone_and_named(self, monkeypatch, capsys):
         monkeypatch.setattr(native, "VERSION", -1)
         assert native.library.__wrapped__() is None
+        assert "not -1, and goes unused" in capsys.readouterr().err
 
 
 @needs_library

@@ -5,12 +5,13 @@ not.
 """
 
 import ctypes
+import sys
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 VERSION = 10
-"""Of its calls; a library of another version, left by an older install, is not used."""
+"""Of its calls; a library of another version, left by an older install, is not used, and one line says so."""
 
 
 @cache
@@ -26,4 +27,9 @@ def library() -> ctypes.CDLL | None:
                 continue
             if version == VERSION:
                 return loaded
+            print(
+                f"janeox: {file.name} is version {version} of the native code, not {VERSION}, and goes unused, "
+                "which is slow: install again (pip install --editable .)",
+                file=sys.stderr,
+            )
     return None
