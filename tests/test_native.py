@@ -6,6 +6,8 @@ import pickle
 import random
 import shutil
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -69,6 +71,18 @@ def expect_equal(model: Tokenizer, texts: list[str], threads: int = 1) -> None:
     parts = np.split(ids, np.cumsum(lengths)[:-1])
     for text, part, expected in zip(texts, parts, model.processor.encode(texts), strict=True):
         assert part.tolist() == expected == model.native.one(text), text[:200]
+
+
+@contextmanager
+def alarms(handler: Callable[..., None]) -> Iterator[None]:
+    """Within it, `handler` is called by a signal every 5 ms."""
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @needs_library
@@ -142,28 +156,16 @@ class TestSameIds:
                 raise KeyboardInterrupt
 
         texts = ["吾輩は猫である。名前はまだ無い。" * 100] * 10_000
-        before = signal.signal(signal.SIGALRM, hear)
-        signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
-        try:
-            with pytest.raises(KeyboardInterrupt):
-                tokenizer.arrays(texts, threads=threads)
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+        with alarms(hear), pytest.raises(KeyboardInterrupt):
+            tokenizer.arrays(texts, threads=threads)
         assert all(ids == tokenizer.processor.encode(LINES[10]) for ids in heard)
 
     @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
     @pytest.mark.parametrize("threads", [1, 2])
     def test_a_list_that_is_cut_meanwhile_is_an_error(self, tokenizer, threads):
         texts = ["吾輩は猫である。名前はまだ無い。" * 100 for _ in range(10_000)]
-        before = signal.signal(signal.SIGALRM, lambda *_: texts.__delitem__(slice(9_000, None)))
-        signal.setitimer(signal.ITIMER_REAL, 0.005)
-        try:
-            with pytest.raises(IndexError):
-                tokenizer.arrays(texts, threads=threads)
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+        with alarms(lambda *_: texts.__delitem__(slice(9_000, None))), pytest.raises(IndexError):
+            tokenizer.arrays(texts, threads=threads)
 
     def test_vocabularies_beyond_uint16(self, tokenizer):
         more = [replace(tokenizer.file.pieces[-1], type=PieceType.UNUSED)] * (1 << 16)
