@@ -56,13 +56,16 @@ class CacheRows:
         self.mask = None if plain else (keys <= self.positions[..., None])[:, None]
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores one layer's new (B, H, T, D) in their places; returns all that the rows may see, (B, H, S, D)."""
-        keys, values = self.cache.keys[layer], self.cache.values[layer]
-        keys[self.index[:, None], :, self.places] = k.transpose(1, 2)
-        values[self.index[:, None], :, self.places] = v.transpose(1, 2)
+        """Stores one layer's new (B, H, T, D) in their places; returns all that the rows may see, (B, H, S, D).
+
+        Among several processes, H may be some of the heads, and the dtype not that of the weights.
+        """
+        keys, values = self.cache.keys[layer, :, : k.shape[1]], self.cache.values[layer, :, : v.shape[1]]
+        keys[self.index[:, None], :, self.places] = k.transpose(1, 2).to(keys.dtype)
+        values[self.index[:, None], :, self.places] = v.transpose(1, 2).to(values.dtype)
         if self.first:
             return k, v
-        return keys[self.slots, :, : self.end], values[self.slots, :, : self.end]
+        return keys[self.slots, :, : self.end].to(k.dtype), values[self.slots, :, : self.end].to(v.dtype)
 
 
 class DecodeRows:

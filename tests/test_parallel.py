@@ -47,7 +47,9 @@ def runs(alone):
     two = [run("muon", "fsdp-2"), run("adamw", "tp-2", SPLIT), run("muon", "grid-to-tp-2", SPLIT)]
     two.insert(2, state("grid", "grid-to-tp-2"))
     two += [state("fsdp-4", "fsdp-4-to-2"), run("adamw", "fsdp-4-to-2")]
-    together(2, [*two, run("adamw", "bfloat16", SPLIT, "train.dtype=bfloat16", "train.tokens=1280")])
+    bfloat16 = ("train.dtype=bfloat16", "train.tokens=1280", "train.sample_every=2")
+    two += [run("adamw", "bfloat16", SPLIT, *bfloat16), run("adamw", "bfloat16-fsdp", *bfloat16)]
+    together(2, two)
     arguments = run("muon", "grid-to-1")
     shutil.copytree(*state("grid", "grid-to-1")[1:])
     assert janeox(*arguments).returncode == 0
@@ -89,8 +91,9 @@ def test_the_same_run_as_alone(runs, name, reference):
         assert torch.allclose(mine, weights[1][key], atol=2e-4), key
 
 
-def test_weights_that_travel_in_bfloat16_give_nearly_the_same(runs):
-    rows = [row for row in metrics(runs / "bfloat16") if "loss" in row]
+@pytest.mark.parametrize("name", ["bfloat16", "bfloat16-fsdp"])
+def test_weights_that_travel_in_bfloat16_give_nearly_the_same(runs, name):
+    rows = [row for row in metrics(runs / name) if "loss" in row]
     expected = [row for row in metrics(runs / "adamw") if "loss" in row]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
     assert rows[0]["loss"] != expected[0]["loss"] and rows[0]["loss"] == pytest.approx(expected[0]["loss"], rel=1e-3)

@@ -26,6 +26,8 @@ def why_not(model: GPTNeoX) -> str | None:
         return f"they run on an NVIDIA GPU, not on {model.device}"
     if importlib.util.find_spec("triton") is None:
         return "they need triton, which comes with torch for CUDA"
+    if type(model.embed_out.weight).__name__ == "DTensor":  # by name: importing it takes half a second
+        return "they read whole weights, and these are cut among processes"
     if c.hidden_size % WIDTHS or c.intermediate_size % WIDTHS or c.head_dim & (c.head_dim - 1):
         return f"widths must be multiples of {WIDTHS} and the head size a power of two"
     return None

@@ -135,14 +135,14 @@ def train(folder: Path, task: Task, optim: OptimConfig, config: LoopConfig, micr
                 shown = [f"{name} {value:.3f}" for name, value in figures.items() if isinstance(value, float)]
                 if shown:
                     bar.print(f"step {done}: {', '.join(shown)}")
-            if config.sample_every and (done % config.sample_every == 0) and not last:
-                bar.print(f"step {done}: {task.sample(done)}")
             if done % config.save_every == 0 or last or stopping:
                 saver.save(done)
             if stopping:
                 saver.wait()
                 bar.print(f"stopped and saved at step {done}; the same command goes on from there")
                 raise KeyboardInterrupt
+            if config.sample_every and (done % config.sample_every == 0) and not last:
+                bar.print(f"step {done}: {task.sample(done)}")
             started = time.monotonic()
     if first == task.num_steps:
         saver.save(first)
