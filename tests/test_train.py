@@ -68,13 +68,14 @@ def test_20_steps_equal_10_and_a_kill_and_10_more(prepared, tmp_path):
     assert same_weights(whole, run)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_the_same_command_goes_on(prepared, tmp_path, number):
+@pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGUSR1, signal.SIGTERM]])
+def test_a_signal_saves_and_the_same_command_goes_on(prepared, tmp_path, numbers):
     whole, run = prepared.parent / "run", tmp_path / "run"
     fresh(prepared, run)
     process = start("pretrain", prepared, "--out", run)
     wait_for_row(run, 3)
-    process.send_signal(number)
+    for number in (signal.SIGSTOP, *numbers, signal.SIGCONT):  # several are received in the same step
+        process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and "goes on from there" in output and "Traceback" not in output
     assert (run / "model" / "config.json").exists() and metrics(run)[-1]["step"] < 20

@@ -244,14 +244,15 @@ def compile_layers(model: GPTNeoX, config: LoopConfig) -> None:
 
 @contextmanager
 def interrupts() -> Iterator[list[int]]:
-    """A list that Ctrl-C, SIGTERM and SIGUSR1 append to, so that the step at hand is finished; a second stops at once.
+    """A list that Ctrl-C, SIGTERM and SIGUSR1 append to, so that the step at hand is finished.
 
-    SIGUSR1 is what Slurm sends before its time limit, where asked to (`--signal=USR1@300`).
+    A second Ctrl-C stops at once; the others often come twice, from who ends a job and from a launcher that passes it
+    on. SIGUSR1 is what Slurm sends before its time limit, where asked to (`--signal=USR1@300`).
     """
     received: list[int] = []
 
     def note(number: int, _frame: object) -> None:
-        if received:
+        if received and number == signal.SIGINT:
             raise KeyboardInterrupt
         received.append(number)
 
