@@ -5,7 +5,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from janeox.errors import JaneoxError
@@ -60,7 +60,8 @@ def new_file(path: Path | str) -> Iterator[Path]:
         os.replace(partial, path)
         _sync(path.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # as where the parent is no folder
+            partial.unlink()
         raise _writing_failed(path, error) from error
     except BaseException:
         partial.unlink(missing_ok=True)

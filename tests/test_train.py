@@ -2,6 +2,7 @@
 
 import multiprocessing
 import random
+import resource
 import shutil
 import signal
 import time
@@ -14,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from janeox import JaneoxError
 from janeox.config import GPTNeoXConfig, OptimConfig, TrainConfig
 from janeox.model import GPTNeoX
+from janeox.train.checkpoint import sole
 from janeox.train.loop import recompute_layers, sound, take_step
 from janeox.train.metrics import Metrics, read_metrics
 from janeox.train.optim import build
@@ -87,7 +89,8 @@ def test_a_finished_run_is_not_trained_again(prepared, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(prepared.parent / "run", run)
     shutil.rmtree(run / "model")  # as after a kill between two saves
-    assert janeox("pretrain", prepared, "--out", run).returncode == 0
+    done = janeox("pretrain", prepared, "--out", run)
+    assert done.returncode == 0 and "20 of 20 steps were done before" in done.stderr
     assert metrics(run) == metrics(prepared.parent / "run") and same_weights(prepared.parent / "run", run)
 
 
@@ -98,6 +101,37 @@ def test_a_run_with_other_settings_is_an_error(prepared):
     assert done.returncode == 1 and "optim.learning_rate was 0.005, now 0.001" in done.stderr
     assert (run / "config.toml").read_text() == before
     assert janeox("pretrain", prepared, "train.log_every=3").returncode == 0
+
+
+def test_two_processes_do_not_train_into_one_folder(prepared, tmp_path):
+    run = tmp_path / "run"
+    fresh(prepared, run)
+    with sole(run):
+        done = janeox("pretrain", prepared, "--out", run, "train.tokens=512")
+        assert done.returncode == 1 and "another process trains there" in done.stderr
+        assert not (run / "metrics.jsonl").exists()
+    assert janeox("pretrain", prepared, "--out", run, "train.tokens=512").returncode == 0
+
+
+def test_an_out_folder_that_is_a_file_is_named(prepared, tmp_path):
+    (tmp_path / "file").write_text("")
+    inputs = ("--shards", prepared.parent / "run/shards", "--tokenizer-folder", prepared.parent / "run/tokenizer")
+    for arguments in (("pretrain", prepared, *inputs), ("clean", prepared)):
+        done = janeox(*arguments, "--out", tmp_path / "file")
+        assert done.returncode == 1 and "file/" in done.stderr and "cannot be written" in done.stderr
+
+
+def test_a_full_disk_leaves_the_metrics_that_were_there(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 1}\n')
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5, before[1]))
+    try:
+        with pytest.raises(JaneoxError, match="cannot be written"):
+            Metrics(file, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [row["step"] for row in read_metrics(file)] == [1]
 
 
 def test_a_damaged_state_is_named(prepared, tmp_path):

@@ -93,8 +93,9 @@ def prepare(config: CorpusConfig, out: Path) -> Work:
 
 def _remove(folder: Path) -> None:
     """Removes a work folder, its fingerprint first, so that what a kill leaves of it is not taken for finished work."""
-    (folder / "fingerprint").unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.is_dir():
+        (folder / "fingerprint").unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def assemble(work: Work, out: Path) -> dict[str, Any]:

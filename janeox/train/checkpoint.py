@@ -7,6 +7,7 @@ written by a thread, from copies in main memory, while training goes on.
 
 import copy
 import errno
+import fcntl
 import os
 import shutil
 import threading
@@ -109,6 +110,27 @@ class Saver:
                 shutil.copytree(self.folder / part, new / part, copy_function=os.link)
         for old in sorted(kept.glob("step-*"))[: -self.keep]:
             shutil.rmtree(old)
+
+
+@contextmanager
+def sole(folder: Path) -> Iterator[None]:
+    """Holds an existing folder, so that no other process trains into it meanwhile.
+
+    Raises:
+        JaneoxError: another process holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise JaneoxError(f"{folder}: another process trains there; wait for it, or give another --out") from error
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def load_state(folder: Path, data: str, model: GPTNeoX, optimizers: Optimizers, memory: dict[str, Any]) -> int:

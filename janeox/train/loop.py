@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from janeox.device import autocast, keep_freed_memory
 from janeox.model import GPTNeoX
 from janeox.progress import progress
 from janeox.tokenizer import Tokenizer
-from janeox.train.checkpoint import Saver, load_state
+from janeox.train.checkpoint import Saver, load_state, sole
 from janeox.train.cost import flops_per_token, peak_flops, peak_memory
 from janeox.train.metrics import Metrics
 from janeox.train.optim import build, learning_rate
@@ -82,9 +82,14 @@ def train(folder: Path, task: Task, optim: OptimConfig, config: LoopConfig, micr
     equal runs), `folder/state`, and `folder/model`, a complete Hugging Face folder, at every save.
 
     Raises:
-        JaneoxError: the state cannot be used, or the disk is full.
+        JaneoxError: the state cannot be used, another process trains into `folder`, or the disk is full.
         KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGUSR1, after the step at hand was finished and saved.
     """
+    with sole(folder) if task.world.is_first else nullcontext():
+        _train(folder, task, optim, config, micro_batch_rows)
+
+
+def _train(folder: Path, task: Task, optim: OptimConfig, config: LoopConfig, micro_batch_rows: int) -> None:
     model, world = task.model, task.world
     if world.device.type == "cpu":
         keep_freed_memory()
@@ -103,6 +108,8 @@ def train(folder: Path, task: Task, optim: OptimConfig, config: LoopConfig, micr
             metrics.write(done, done * task.tokens_per_step, figures, timing)
 
     with progress("train", task.num_steps, "steps", start=first, shown=world.is_first) as bar, interrupts() as stop:
+        if first:
+            bar.print(f"{first:,} of {task.num_steps:,} steps were done before")
         started = time.monotonic()
         steps = range(first, task.num_steps)
         for step, batch in ahead(task.batch, steps) if task.batch_ahead else ((s, task.batch(s)) for s in steps):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from janeox.atomic import new_file
 from janeox.errors import JaneoxError
 
 
@@ -16,14 +17,14 @@ class Metrics:
         log_to: tensorboard, wandb: where the rows go besides.
 
     Raises:
-        JaneoxError: a package that `log_to` needs is not installed.
+        JaneoxError: a package that `log_to` needs is not installed; the disk is full.
     """
 
     def __init__(self, file: Path, first: int, log_to: tuple[str, ...] = ()):
         self.file = file
         kept = [row for row in read_metrics(file) if row["step"] <= first] if file.exists() else []
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        with new_file(file) as new:
+            new.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         self._others = [{"tensorboard": _tensorboard, "wandb": _wandb}[name](file.parent, first) for name in log_to]
 
     def write(self, step: int, tokens: int, figures: dict[str, Any], timing: dict[str, float]) -> None:

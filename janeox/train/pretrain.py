@@ -20,6 +20,7 @@ from janeox.model import GPTNeoX
 from janeox.recipe import read_recipe, to_table
 from janeox.settings.train import Pretrain
 from janeox.tokenizer import Tokenizer
+from janeox.train.checkpoint import sole
 from janeox.train.fp8 import check_float8, use_float8
 from janeox.train.loop import Task, train
 from janeox.train.loss import next_token_loss
@@ -158,7 +159,11 @@ def _check_fit(settings: Pretrain, shards: Shards, tokenizer: Tokenizer) -> None
 
 def check_same_run(settings: Any, free: set[str], world: World) -> None:
     """Writes `out/config.toml` for a verb's settings, or where one stands beside a state, makes sure that it says the
-    same but for the settings in `free`."""
+    same but for the settings in `free`.
+
+    Raises:
+        JaneoxError: it does not, or another process trains into `out`.
+    """
     file = settings.out / "config.toml"
     if (settings.out / "state").exists() and file.exists():
         before, now = _flat(to_table(read_recipe(type(settings), file))), _flat(to_table(settings))
@@ -173,7 +178,7 @@ def check_same_run(settings: Any, free: set[str], world: World) -> None:
             )
     if not world.is_first:
         return
-    with new_file(file) as new:
+    with new_file(file) as new, sole(settings.out):
         new.write_bytes(tomli_w.dumps(to_table(settings)).encode())
 
 
