@@ -150,9 +150,15 @@ class OptimConfig:
         """Raises JaneoxError where a value has no meaning."""
         if not 0 < self.learning_rate < 1:
             raise JaneoxError(f"optim.learning_rate = {self.learning_rate}: must lie between 0 and 1")
-        for name in ("warmup_fraction", "final_fraction", "beta1", "beta2"):
+        for name in ("warmup_fraction", "final_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise JaneoxError(f"optim.{name} = {getattr(self, name)}: must lie between 0 and 1")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise JaneoxError(f"optim.{name} = {getattr(self, name)}: must be at least 0 and below 1")
+        for name in ("eps", "weight_decay", "clip_norm", "skip_norm", "z_loss"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise JaneoxError(f"optim.{name} = {getattr(self, name)}: must be 0 or more")
 
 
 @dataclass
@@ -190,6 +196,11 @@ class LoopConfig:
         for name in ("save_every", "evaluate_every", "log_every", "keep"):
             if getattr(self, name) < 1:
                 raise JaneoxError(f"train.{name} = {getattr(self, name)}: must be at least 1")
+        for name in ("recompute_layers", "sample_every"):
+            if getattr(self, name) < 0:
+                raise JaneoxError(f"train.{name} = {getattr(self, name)}: must be at least 0")
+        if not 0 <= self.seed < 2**63:
+            raise JaneoxError(f"train.seed = {self.seed}: must lie between 0 and 2^63 - 1")
 
 
 @dataclass

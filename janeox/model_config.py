@@ -46,6 +46,9 @@ class GPTNeoXConfig:
             raise JaneoxError(f"head size {self.head_dim} (hidden_size / num_attention_heads) must be even")
         if not 0 <= self.rotary_pct <= 1:
             raise JaneoxError(f"model.rotary_pct = {self.rotary_pct}: must lie between 0 and 1")
+        for name in ("initializer_range", "layer_norm_eps", "rotary_emb_base", "rope_scaling_factor"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise JaneoxError(f"model.{name} = {getattr(self, name)}: must be above 0")
         if self.hidden_act not in ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh"):
             raise JaneoxError(
                 f"model.hidden_act = {self.hidden_act!r} is not supported; "

@@ -123,6 +123,21 @@ def test_half_written_shards_are_named_before_the_first_step(run, tmp_path, dama
     assert not (tmp_path / "new" / "metrics.jsonl").exists() and not (tmp_path / "new" / "model").exists()
 
 
+def test_ids_that_the_vocabulary_does_not_have(run, tmp_path):
+    shards = shutil.copytree(run[0] / "shards", tmp_path / "shards")
+    file = next(shards.glob("train/**/*.bin"))
+    file.write_bytes(b"\xff\xff" * (file.stat().st_size // 2))
+    files = ("--shards", shards, "--tokenizer-folder", run[0] / "tokenizer")
+    fails("pretrain", run[1], "--out", tmp_path / "new", *files, message="to 65535 in a vocabulary of 2000")
+
+
+def test_a_sample_prompt_longer_than_the_context(run, tmp_path):
+    files = ("--shards", run[0] / "shards", "--tokenizer-folder", run[0] / "tokenizer", "train.sample_every=1")
+    prompt = f"train.sample_prompt={'西' * 99}"
+    fails("pretrain", run[1], "--out", tmp_path / "new", *files, prompt, message="train.sample_prompt has")
+    assert not (tmp_path / "new").exists()
+
+
 def halve(file):
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 

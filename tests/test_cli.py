@@ -83,6 +83,11 @@ def test_later_settings_win(tmp_path):
         ("[tokenizer]\nvocab_size = 64000", "larger than model.vocab_size"),
         ("[data]\nsequence_length = 4096", "longer than model.max_position_embeddings"),
         ("[data]\nbatch_tokens = 1000", "no multiple of data.sequence_length"),
+        ("[optim]\nclip_norm = -1", "optim.clip_norm = -1.0: must be 0 or more"),  # it would climb
+        ("[optim]\nbeta2 = 1", "optim.beta2 = 1.0: must be at least 0 and below 1"),
+        ("[model]\nrotary_emb_base = 0", "model.rotary_emb_base = 0.0: must be above 0"),
+        ("[train]\nrecompute_layers = -1", "train.recompute_layers = -1: must be at least 0"),
+        ("[train]\nseed = -1", "train.seed = -1: must lie between"),
         ("[model", "not a TOML file"),
     ],
 )

@@ -48,7 +48,7 @@ class Batches:
     """
 
     def __init__(self, shards: Shards, weights: dict[str, float], sequence_length: int, batch_rows: int, seed: int):
-        self.sequence_length, self.batch_rows, self.seed = sequence_length, batch_rows, seed
+        self.shards, self.sequence_length, self.batch_rows, self.seed = shards, sequence_length, batch_rows, seed
         sources = {source: self._stream(shards, files) for source, files in shards.by_source("train")}
         for source in weights:
             if source not in sources:
@@ -81,10 +81,20 @@ class Batches:
         return sum(stream.num_windows for stream in self.streams)
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> np.ndarray:
-        """This rank's rows of batch `step` (from 0): (batch_rows / world_size, sequence_length + 1) int64."""
+        """This rank's rows of batch `step` (from 0): (batch_rows / world_size, sequence_length + 1) int64.
+
+        Raises:
+            JaneoxError: an id that the vocabulary does not have.
+        """
         first = step * self.batch_rows
         rows = range(first + rank, first + self.batch_rows, world_size)
-        return np.stack([self.row(row) for row in rows]).astype(np.int64)
+        ids = np.stack([self.row(row) for row in rows]).astype(np.int64)
+        if ids.max() >= self.shards.vocab_size or ids.min() < 0:  # a GPU would only say that an index is out of bounds
+            raise JaneoxError(
+                f"{self.shards.folder}: damaged, ids from {ids.min()} to {ids.max()} in a vocabulary of "
+                f"{self.shards.vocab_size}; tokenize again"
+            )
+        return ids
 
     def row(self, number: int) -> np.ndarray:
         """Row `number` of the endless sequence of rows, (sequence_length + 1,) ids."""

@@ -155,6 +155,12 @@ def _check_fit(settings: Pretrain, shards: Shards, tokenizer: Tokenizer) -> None
             f"data.sequence_length = {data.sequence_length} is longer than model.max_position_embeddings = "
             f"{model.max_position_embeddings}"
         )
+    prompt = len(tokenizer.encode(settings.train.sample_prompt))
+    if settings.train.sample_every and prompt >= model.max_position_embeddings:
+        raise JaneoxError(
+            f"train.sample_prompt has {prompt} tokens, model.max_position_embeddings is "
+            f"{model.max_position_embeddings}: shorten it"
+        )
 
 
 def check_same_run(settings: Any, free: set[str], world: World) -> None:
