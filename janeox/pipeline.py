@@ -7,6 +7,8 @@ trained over another one, that is an error.
 
 import hashlib
 import json
+import shlex
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -170,7 +172,11 @@ def closing_table(out: Path, shards: Shards) -> Table:
 
 
 def _next(out: Path) -> str:
+    """Commands that can be pasted into the shell that `run` was called from."""
+    programs, model = Path(sys.executable).parent, out / "model"
+    here = f"{programs.relative_to(Path.cwd())}/" if programs.is_relative_to(Path.cwd()) else ""
+    code = f'import janeox; print(janeox.load("{model}").generate("日本の歴史は、"))'
     return f"""Type next:
-  janeox generate "東京は、" --model {out / "model"}
-  janeox evaluate --model {out / "model"}
-  python -c 'import janeox; print(janeox.load("{out / "model"}").generate("日本の歴史は、"))'"""
+  {here}janeox generate "東京は、" --model {shlex.quote(str(model))}
+  {here}janeox evaluate --model {shlex.quote(str(model))}
+  {here}python -c {shlex.quote(code)}"""

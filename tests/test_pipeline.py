@@ -1,7 +1,9 @@
 """`janeox run` from raw text to a model, and what other tools make of its folder."""
 
 import json
+import shlex
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import janeox as package
 from card import CARD, NAME
+from janeox import cli
 from janeox.train.metrics import read_metrics
 from runs import ROOT, janeox, metrics, start, write_recipe
 from transformers4 import run_transformers4
@@ -29,8 +32,9 @@ EXAMPLES = ["吾輩は猫である", "  吾輩は  猫である   ", "გამ�
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A finished run and its recipe."""
-    folder = tmp_path_factory.mktemp("pipeline")
+    """A finished run and its recipe, in a folder whose name has to be quoted."""
+    folder = tmp_path_factory.mktemp("pipeline") / "試 し"
+    folder.mkdir()
     recipe = write_recipe(folder, context=128)
     done = janeox("run", recipe)
     assert done.returncode == 0, done.stderr
@@ -49,7 +53,11 @@ def test_it_makes_every_part_and_says_so(run):
     assert table["valid_loss"] == pytest.approx(last["valid_loss"], rel=1e-5)
     assert f"{table['valid_loss']:.3f}" in output and f"{table['unigram_entropy']:.3f}" in output
     assert (folder / "sample.txt").read_text().startswith(TEXT)
-    assert "Type next" in output and not list(folder.glob(".*"))
+    assert not list(folder.glob(".*"))
+    generate, evaluate, python = map(shlex.split, output.partition("Type next:\n")[2].splitlines())
+    for words in (generate, evaluate):
+        assert cli.parse(cli.VERBS[words[1]], "janeox", words[2:]).model == str(folder / "model")
+    exec(python[2], {})
 
 
 def test_a_second_run_does_nothing_again(run):
@@ -149,16 +157,17 @@ def test_transformers_computes_the_same(run):
 
 def test_generate_and_evaluate_find_the_newest_run(run, tmp_path, monkeypatch):
     folder, _, _ = run
-    shutil.copytree(folder, tmp_path / "runs" / "mine")
+    shutil.copytree(folder, tmp_path / "runs" / "試し")
     monkeypatch.chdir(tmp_path)
     done = janeox("generate")
     assert done.returncode == 0 and done.stdout.startswith(TEXT) and len(done.stdout) > 40
-    assert "model: runs/mine/model" in done.stderr
+    assert "model: runs/試し/model" in done.stderr
     one, other = (janeox("generate", "東京は、", "--seed", "5").stdout for _ in range(2))
     assert one == other and one.startswith("東京は、")
     done = janeox("evaluate")
     assert done.returncode == 0 and "books" in done.stdout and "Perplexity" in done.stdout
-    done = janeox("plot", "runs/mine")
+    with warnings.catch_warnings(action="error"):  # as of characters that the font lacks
+        done = janeox("plot", "runs/試し")
     assert done.returncode == 0 and "loss.png" in done.stdout
 
 

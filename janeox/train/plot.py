@@ -1,5 +1,6 @@
 """metrics.jsonl → a picture of the loss, of one run or of several over each other."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,6 +8,8 @@ from janeox.atomic import new_file
 from janeox.errors import JaneoxError
 from janeox.settings.train import Plot
 from janeox.train.metrics import read_metrics
+
+JAPANESE = ("Noto Sans CJK JP", "Hiragino Sans", "Yu Gothic", "IPAexGothic", "IPAGothic")  # for names of runs
 
 
 def plot_runs(runs: Sequence[Path], picture: Path, unigram_entropy: float | None = None) -> None:
@@ -19,7 +22,10 @@ def plot_runs(runs: Sequence[Path], picture: Path, unigram_entropy: float | None
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.font_manager import fontManager
 
+    known = {font.name for font in fontManager.ttflist}
+    plt.rcParams["font.family"] = ["DejaVu Sans", *(name for name in JAPANESE if name in known)]
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     for number, run in enumerate(runs):
         rows = read_metrics(run / "metrics.jsonl")
@@ -38,7 +44,8 @@ def plot_runs(runs: Sequence[Path], picture: Path, unigram_entropy: float | None
     axes.set(xlabel="tokens seen", ylabel="loss (nats a token)", title=title)
     axes.grid(alpha=0.3)
     axes.legend()
-    with new_file(picture) as new:
+    with new_file(picture) as new, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # no Japanese font here: the name is boxes
         figure.savefig(new, format="png", dpi=120)
     plt.close(figure)
 
