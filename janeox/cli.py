@@ -5,9 +5,12 @@ the settings have been read, so every `--help` is instant.
 """
 
 import importlib
-import itertools
+import io
+import math
+import os
 import re
 import sys
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,8 +109,22 @@ VERBS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one verb. Returns its exit status: 1 for bad input (one line on stderr), 2 a wrong call, 130 Ctrl-C."""
+    """Runs one verb. Returns its exit status: 1 for bad input (one line on stderr), 2 a wrong call, 130 Ctrl-C, 141
+    where nobody reads the output any more."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal in EUC-JP cannot show every character
+    try:
+        status = run_verb(argv)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # who read the output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def run_verb(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(overview())
         return 0
@@ -153,9 +170,9 @@ def parse(verb: Verb, program: str, arguments: list[str]) -> Any:
     elif arguments and arguments[0].endswith(".toml"):
         default = recipe.read_recipe(cls, Path(arguments[0]))
         arguments = arguments[1:]
-    bare = list(itertools.takewhile(lambda argument: argument == "-" or not argument.startswith("-"), arguments))
-    if verb.positional and bare:
-        arguments = [f"--{verb.positional}", *arguments]
+    bare, others = split_bare(cls, arguments) if verb.positional else ([], [])
+    if bare:
+        arguments = [f"--{verb.positional}", *bare, *others]
     else:
         arguments = [f"--{a}" if re.match(r"[a-z_]+(\.[a-z_0-9]+)*=", a) else a for a in arguments]
     return tyro.cli(
@@ -166,6 +183,25 @@ def parse(verb: Verb, program: str, arguments: list[str]) -> Any:
         default=cls() if default is None else default,
         config=(tyro.conf.FlagConversionOff, tyro.conf.HelptextFromCommentsOff),
     )
+
+
+def split_bare(cls: type, arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments that are neither flags nor their values, wherever they stand; and the others."""
+    several = {name for name, hint in typing.get_type_hints(cls).items() if typing.get_origin(hint) in (tuple, dict)}
+    bare: list[str] = []
+    others: list[str] = []
+    taken = 0.0  # arguments that the flag before takes
+    for argument in arguments:
+        if argument.startswith("--"):
+            name = argument[2:].replace("-", "_")
+            taken = 0 if "=" in name else math.inf if name in several else 1
+            others.append(argument)
+        elif taken:
+            taken -= 1
+            others.append(argument)
+        else:
+            bare.append(argument)
+    return bare, others
 
 
 if __name__ == "__main__":

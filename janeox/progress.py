@@ -1,5 +1,6 @@
 """One progress line with the time left: redrawn in place on a terminal, a plain line now and then in a log file."""
 
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -42,9 +43,11 @@ class Progress:
         return ", ".join(parts + ([self.note] if self.note else []))
 
     def _draw(self) -> None:
-        end = "" if self._terminal else "\n"
-        start = "\r\033[K" if self._terminal else ""
-        print(start + self.line(), end=end, file=sys.stderr, flush=True)
+        if self._terminal:  # in one row, since only a row can be drawn again
+            line = self.line()[: shutil.get_terminal_size().columns - 1]
+            print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+        else:
+            print(self.line(), file=sys.stderr, flush=True)
 
     def print(self, text: str) -> None:
         """Prints a line that stays, above the progress line."""

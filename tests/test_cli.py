@@ -1,13 +1,16 @@
 """The command line: help that teaches and is instant, settings from recipes and flags, errors that name the mend."""
 
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from janeox import JaneoxError, cli, config, recipe
+from janeox.progress import progress
 from janeox.settings.run import Run
 from runs import ROOT, janeox
 
@@ -111,7 +114,31 @@ def test_bare_arguments():
     assert (generate.prompt, generate.temperature, generate.stop) == ("吾輩は=猫", 0.5, ("。", "\n"))
     assert cli.parse(cli.VERBS["generate"], "janeox", []).prompt == "西田幾多郎は、"
     assert cli.parse(cli.VERBS["generate"], "janeox", ["-"]).prompt == "-"
-    assert cli.parse(cli.VERBS["evaluate"], "janeox", ["a.txt", "b.xz", "--model", "m"]).input == ("a.txt", "b.xz")
+    for arguments in ("a.txt b.xz --model m", "--model m a.txt b.xz", "--model=m a.txt b.xz"):
+        evaluate = cli.parse(cli.VERBS["evaluate"], "janeox", arguments.split())
+        assert evaluate.input == ("a.txt", "b.xz") and evaluate.model == "m"
+    generate = cli.parse(cli.VERBS["generate"], "janeox", ["--stop", "。", "！", "--length-penalty", "-1", "吾輩は"])
+    assert (generate.prompt, generate.length_penalty, generate.stop) == ("吾輩は", -1.0, ("。", "！"))
+
+
+def test_a_progress_line_fits_the_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    with progress("train", 1000, "steps") as bar:
+        bar._terminal = True
+        time.sleep(0.3)
+        bar.advance(1, note="loss 7.566, norm 1.58, rate 6.4e-04")
+    drawn = capsys.readouterr().err.split("\r\033[K")[1]
+    assert drawn.startswith("train: 1/1,000 steps (0%)") and len(drawn) == 39
+
+
+def test_who_reads_the_output_may_leave_and_may_not_know_a_character():
+    command = [sys.executable, "-m", "janeox.cli", "--help"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert (process.wait(), process.stderr.read()) == (141, "")
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, cwd=ROOT, env=ascii_only, capture_output=True, text=True)
+    assert done.returncode == 0 and "section.key=value ?]" in done.stdout
 
 
 tables = st.fixed_dictionaries(

@@ -1,5 +1,6 @@
 """Generation against transformers: same tokens, same distribution; stops, seeds and streams."""
 
+import io
 import json
 import signal
 import subprocess
@@ -193,6 +194,14 @@ def test_the_verb_answers_files_and_streams(lm, tmp_path):
     (tmp_path / "bad.jsonl").write_text('{"prompt": "a"}\n[1]\n')
     done = janeox("generate", "--input", tmp_path / "bad.jsonl", *common)
     assert done.returncode == 1 and "bad.jsonl:2" in done.stderr
+
+
+def test_standard_input_that_is_not_utf_8_is_named(monkeypatch):
+    for errors in ("strict", "surrogateescape"):  # as the locale has it
+        bytes = io.BytesIO("京都".encode("euc_jp"))
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(bytes, encoding="utf-8", errors=errors))
+        done = janeox("generate", "-", "--model", "nowhere")
+        assert done.returncode == 1 and "standard input: cannot be read as UTF-8 text" in done.stderr
 
 
 def test_ctrl_c_ends_a_text_with_what_was_made_so_far(lm, tmp_path):

@@ -21,7 +21,7 @@ BATCH = 256  # prompts handed over at once; their answers are then written
 def run_generate(settings: Generate) -> None:
     """The verb `generate`: prints the prompt and its continuation as it comes, or answers a file of prompts."""
     prompts = [] if settings.input is None else list(read_prompts(settings.input))
-    prompt = sys.stdin.read() if settings.prompt == "-" and not prompts else settings.prompt
+    prompt = read_standard_input() if settings.prompt == "-" and not prompts else settings.prompt
     sampling = {field.name: getattr(settings, field.name) for field in fields(SamplingConfig)}
     lm = load(
         settings.model or newest_model(),
@@ -72,6 +72,20 @@ def answer(lm: LM, prompts: list[str], output: Path | None, sampling: dict[str, 
 def row(prompt: str, completion: Completion) -> dict[str, Any]:
     shown = {"prompt": prompt, "text": completion.text, "finish_reason": completion.finish_reason}
     return shown | {"num_tokens": len(completion.ids), "logprob": sum(completion.logprobs)}
+
+
+def read_standard_input() -> str:
+    """All of it.
+
+    Raises:
+        JaneoxError: it is not UTF-8.
+    """
+    try:
+        text = sys.stdin.read()
+        text.encode()  # some locales let Python read any bytes
+    except UnicodeError as error:
+        raise JaneoxError(f"standard input: cannot be read as UTF-8 text ({error})") from error
+    return text
 
 
 def read_prompts(file: Path) -> Iterator[str]:
