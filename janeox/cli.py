@@ -104,7 +104,7 @@ VERBS = {
     ),
     "serve": Verb(serve.Serve, "janeox.serve.command:run_serve", "OpenAI's interface and a page", positional="model"),
     "plot": Verb(train.Plot, "janeox.train.plot:run_plot", "draws the loss of runs", positional="run"),
-    "plan": Verb(train.Plan, "janeox.train.plan:run_plan", "memory and time that a recipe needs on GPUs"),
+    "plan": Verb(train.Plan, "janeox.train.plan:run_plan", "memory and time that a recipe needs, on GPUs or here"),
 }
 
 

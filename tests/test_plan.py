@@ -1,14 +1,23 @@
 """Predicted memory against what PyTorch holds; a plan's table, and its errors."""
 
+import random
+import re
+from contextlib import contextmanager
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from janeox.config import DataConfig, GPTNeoXConfig, TrainConfig
 from janeox.errors import JaneoxError
 from janeox.model import GPTNeoX
+from janeox.settings.train import Plan
+from janeox.train import trial
 from janeox.train.cost import flops_per_token, num_parameters
 from janeox.train.memory import GIB, USABLE, Layout, check_fits, memory
-from runs import ROOT, janeox
+from janeox.train.metrics import read_metrics
+from runs import ROOT, janeox, start, write_recipe
 
 
 @pytest.mark.parametrize("shape", [(97, 32, 2, 2, 64), (500, 96, 3, 6, 200), (300, 64, 1, 4, 256)])
@@ -74,3 +83,96 @@ def test_a_plan_says_what_fits():
     done = janeox("plan", recipe, "model.num_hidden_layers=72")
     assert done.returncode == 1 and "does not fit 1 × H100" in done.stderr and "2 would do" in done.stderr
     assert "no multiple of train.tensor_parallel" in janeox("plan", recipe, "train.tensor_parallel=2").stderr
+
+
+@given(
+    layers=st.integers(1, 48), recomputed=st.integers(0, 48), rows=st.integers(1, 60), seed=st.integers(0, 2**32),
+    spoiled=st.sets(st.integers(0, trial.ROUNDS - 1), max_size=(trial.ROUNDS - 1) // 2),
+)  # fmt: skip
+def test_a_trial_foretells_what_is_linear_in_layers_and_micro_batches(layers, recomputed, rows, seed, spoiled):
+    settings = Plan(
+        model=GPTNeoXConfig(64, 32, layers, 2, 64),
+        data=DataConfig(sequence_length=8, batch_tokens=8 * rows, micro_batch_rows=4),
+        train=TrainConfig(recompute_layers=recomputed),
+    )
+    draw = random.Random(seed)
+    step, portion, held = ([draw.uniform(0.1, 9) for _ in range(3)] for _ in range(3))  # base, a layer of either kind
+
+    def at(plane, size):
+        return plane[0] + plane[1] * size.kept + plane[2] * size.recomputed
+
+    @contextmanager
+    def process(_settings, size):
+        class Answers:
+            steps = -1  # the first one warms up
+
+            def send(self, count):
+                self.count = count
+
+            def recv(self):
+                steps_a_round = 1 if rows <= 4 else 2
+                slow = 10 if self.steps < 0 or self.steps // steps_a_round in spoiled else 1
+                self.steps += 1
+                return slow * (at(step, size) + self.count * at(portion, size)), at(held, size), 2 * at(held, size)
+
+        yield Answers()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial, "_process", process)
+        patch.setattr(trial, "SECONDS", 0)
+        whole = trial.whole_size(settings)
+        told = trial.predict(whole, trial.measure(settings, torch.device("cpu")))
+    assert whole.layers == layers
+    assert told.median == pytest.approx(at(step, whole) + max(1, rows / 4) * at(portion, whole))
+    assert (told.memory, told.state) == pytest.approx((at(held, whole), 2 * at(held, whole)))
+
+
+def test_a_trial_takes_no_more_layers_than_memory_holds(monkeypatch):
+    settings = Plan(data=DataConfig(micro_batch_rows=1), train=TrainConfig(dtype="float32"))  # the 3.6B
+    device = torch.device("cpu")
+
+    def layers(gib):
+        monkeypatch.setattr(trial, "device_memory", lambda device: gib * GIB)
+        return [size.layers for size in trial.fitting_sizes(settings, device, True)]
+
+    assert layers(1000) == [3, 6] and layers(24) == [1, 2]
+    with pytest.raises(JaneoxError, match=r"even 1 and 2 layers.* GiB of 8\.0"):
+        layers(8)
+
+
+def test_a_plan_for_this_machine_is_near_what_a_run_holds(tmp_path, monkeypatch):
+    recipe = write_recipe(tmp_path)
+    assert janeox("run", recipe, "--until", "shards").returncode == 0
+    larger = ["model.hidden_size=512", "model.intermediate_size=2048", "model.num_hidden_layers=6", "train.device=cpu"]
+    larger += ["train.tokens=1024", "model.num_attention_heads=8"]
+    run = start("pretrain", recipe, *larger)
+    output, _ = run.communicate(timeout=300)
+    assert run.returncode == 0, output
+    held = max(row["time"]["memory_gib"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in row)
+    monkeypatch.setattr(trial, "SECONDS", 0)
+    done = janeox("plan", recipe, "--gpu", "here", *larger)
+    assert done.returncode == 0, done.stderr
+    assert "measuring 2 and 4 of 6 layers" in done.stderr and "3 rounds, about" in done.stderr
+    rows = {name: list(map(float, re.findall(r"[\d.]+", text.replace(",", "")))) for name, text in re.findall(
+        r"│ (seconds a step|tokens/s|memory, GiB|a save's copy, GiB) +│(.*)", done.stdout)}  # fmt: skip
+    assert all(len(row) == 3 for row in rows.values()) and len(rows) == 4
+    for seconds, speed in zip(rows["seconds a step"], rows["tokens/s"], strict=True):
+        assert speed == pytest.approx(256 / seconds, rel=0.05)
+    assert rows["memory, GiB"][2] == pytest.approx(held, rel=0.2)
+    parameters = sum(p.numel() for p in GPTNeoX(GPTNeoXConfig(2000, 512, 6, 8, 2048)).parameters())
+    around = 2 * 2000 * 512  # embedding and head, of which AdamW keeps two figures, as Muon of a matrix one
+    assert rows["a save's copy, GiB"][2] == pytest.approx((8 * parameters + 4 * around) / GIB, abs=0.01)
+    assert f"{parameters:,} parameters: " in done.stdout and "(4 steps of 256 tokens)" in done.stdout.replace("\n", " ")
+
+
+def test_a_plan_for_this_machine_that_does_not_fit(monkeypatch):
+    shape = ["model.vocab_size=500", "model.hidden_size=64", "model.num_hidden_layers=3", "model.num_attention_heads=2"]
+    shape += ["model.intermediate_size=64", "data.sequence_length=16", "data.batch_tokens=64", "train.device=cpu"]
+    monkeypatch.setattr(trial, "SECONDS", 0)
+    monkeypatch.setattr(trial, "device_memory", lambda device: GIB // 8)
+    done = janeox("plan", "--gpu", "here", *shape)
+    assert done.returncode == 1 and "predicted" in done.stdout
+    assert re.search(r"does not fit here: a step needs about [\d.]+ GiB of 0\.1, [\d.]+ too many", done.stderr)
+    for wrong in ("--num-gpus=2", "--mfu=0.4", "train.tensor_parallel=2"):
+        done = janeox("plan", "--gpu", "here", wrong)
+        assert done.returncode == 1 and "measures one process" in done.stderr

@@ -35,14 +35,21 @@ class Plot:
 
 @dataclass
 class Plan:
-    """What a recipe needs of GPUs: memory by part, what fits, and how long it takes. Starts nothing."""
+    """What a recipe needs: memory, what fits, and how long it takes.
 
-    gpu: Literal["h100", "h200", "a100"] = "h100"
-    """Which GPUs."""
+    For GPUs that are to be rented, memory by part and time are reckoned in a moment. `--gpu here` measures this machine
+    instead, its GPU or else its CPU: a minute or a few of real steps with a few of the recipe's layers tell speed and
+    memory of all.
+    """
+
+    gpu: Literal["here", "h100", "h200", "a100"] = "h100"
+    """Which GPUs; here: the device that `pretrain` would use on this machine (train.device), also where that is a
+    CPU."""
     num_gpus: int = 1
     """How many, 8 a machine."""
     mfu: float | None = None
     """Share of the peak to reckon with; none: what was measured for a plain PyTorch model of this size."""
     model: GPTNeoXConfig = field(default_factory=GPTNeoXConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

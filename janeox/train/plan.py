@@ -1,4 +1,4 @@
-"""`janeox plan`: what a recipe needs of GPUs, before any is rented."""
+"""`janeox plan`: what a recipe needs of GPUs, before any is rented; trial.py measures the machine at hand."""
 
 from rich.console import Console
 from rich.table import Table
@@ -10,6 +10,7 @@ from janeox.settings.train import Plan
 from janeox.train.cost import PEAK, flops_per_token, num_parameters
 from janeox.train.memory import GIB, USABLE, Layout, fitting, layer_parameters, memory
 from janeox.train.parallel import check_heads
+from janeox.train.trial import run_trial
 
 MEMORY = {"h100": 79.2 * GIB, "h200": 140.0 * GIB, "a100": 79.2 * GIB}  # as the driver reports it
 # Shares of the peak that a plain PyTorch GPT-NeoX with compiled layers reached on one H100 at sequence length 2,048
@@ -23,6 +24,8 @@ def run_plan(settings: Plan) -> None:
     Raises:
         JaneoxError: the recipe does not fit these GPUs; says by how much, and how many would do.
     """
+    if settings.gpu == "here":
+        return run_trial(settings)
     config, data, ways = settings.model, settings.data, settings.train.tensor_parallel
     check_heads(config, ways)
     if settings.num_gpus % ways:
