@@ -35,7 +35,7 @@ from janeox.train.parallel import World
 from janeox.train.pretrain import next_token_objective
 
 ROUNDS = 3  # at least
-SECONDS = 30.0  # of rounds, where they are short: a machine's speed swings, and medians of many swing less
+SECONDS = 45.0  # of rounds, where they are short: a machine's speed swings, and medians of many swing less
 # Of the larger model. More say little more, and take longer. Fewer say less: with few layers the most is held in other
 # moments of a step than with many, and the heap's gaps weigh more.
 MOST_LAYERS = 6
@@ -143,29 +143,27 @@ def measure(settings: Plan, device: torch.device) -> dict[Size, Sample]:
         bar.print(f"measuring {_listed(of)} of {whole_size(settings).layers} layers")
 
         def step(size: Size, count: int) -> float:
-            models[size].send(count)
             try:
+                models[size].send(count)
                 seconds, held[size], state[size] = models[size].recv()
-            except EOFError as error:
+            except (EOFError, OSError) as error:
                 raise JaneoxError(f"the process with {size.layers} layers ended; was there memory enough?") from error
             bar.advance(count)
             return seconds
 
         for size in of:  # to warm up: the first one makes the optimizer's state, and compiles
             step(size, most)
-        begun = time.monotonic()
-        rounds = ROUNDS
-        for number in range(1, 1000):
+        begun, rounds, done = time.monotonic(), ROUNDS, 0
+        while done < rounds:
             for size in of:  # in turn, so that what slows the machine for a while slows all
                 several[size].append(step(size, most))
                 one[size].append(step(size, 1) if most > 1 else several[size][-1])
-            if number == 1:
-                a_round = time.monotonic() - begun
-                rounds = max(ROUNDS, min(999, round(SECONDS / a_round)))
-                bar.total = bar.done + (rounds - 1) * len(of) * (most + 1 if most > 1 else 1)
-                bar.print(f"{rounds} rounds, about {clock(rounds * a_round)} (minutes:seconds)")
-            if number >= rounds:
-                break
+            done += 1
+            if done == 1:
+                seconds = time.monotonic() - begun
+                rounds = max(ROUNDS, round(SECONDS / seconds))
+                bar.total = bar.done + (rounds - 1) * len(of) * (3 if most > 1 else 1)
+                bar.print(f"{rounds} rounds, about {clock(rounds * seconds)} (minutes:seconds)")
     return {
         size: Sample(
             [a + (portions - 1) * (b - a) for a, b in zip(one[size], several[size], strict=True)],
