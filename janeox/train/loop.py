@@ -146,6 +146,7 @@ def _train(folder: Path, task: Task, optim: OptimConfig, config: LoopConfig, mic
                 saver.save(done)
             if stopping:
                 saver.wait()
+                anywhere(True, world)  # launchers end those that stay as soon as one has gone: wait for the slowest
                 bar.print(f"stopped and saved at step {done}; the same command goes on from there")
                 raise KeyboardInterrupt
             if config.sample_every and (done % config.sample_every == 0) and not last:
