@@ -159,8 +159,9 @@ class LM:
         return TorchBackend(self.model, num_slots, capacity)
 
     def scorer(self) -> Scorer:
-        """For evaluation: quantised weights by the kernels that will run them, others by torch."""
-        if self._pack is not None and self.bits < 16:
+        """For evaluation: quantised weights by the kernels that will run them, others by torch; but not float16 on a
+        CPU, few of which multiply it: without that, torch takes hundreds of times as long as for float32."""
+        if self._pack is not None and (self.bits < 16 or self.model.dtype == torch.float16):
             return BackendScorer(self._backend(8, self.model.config.max_position_embeddings), self.tokenizer)
         return GPTNeoXScorer(self.model, self.tokenizer)
 

@@ -21,6 +21,7 @@ from janeox.corpus.page import PAGE
 from janeox.corpus.pipeline import clean_corpus, cleaned, read_report, source_files
 from janeox.data.shards import Shards
 from janeox.data.tokenize import summary, tokenize_corpus
+from janeox.device import pick_device
 from janeox.errors import JaneoxError
 from janeox.evaluate.score import score_shards, unigram_entropy
 from janeox.lm import load
@@ -130,7 +131,9 @@ class Steps:
 
 def _evaluate(settings: Run, shards: Shards) -> None:
     """Opens the model folder as any user would; writes evaluation.json and sample.txt."""
-    lm = load(settings.out / "model", device=settings.train.device)
+    on_cpu = pick_device(settings.train.device).type == "cpu"
+    dtype = "float32" if on_cpu and settings.train.save_dtype == "float16" else "auto"  # see LM.scorer
+    lm = load(settings.out / "model", device=settings.train.device, dtype=dtype)
     data = settings.data
     scores = score_shards(
         lm.model, shards, data.sequence_length, data.micro_batch_rows, separate=data.separate_documents

@@ -8,13 +8,14 @@ import torch.nn.functional as F
 
 from benchmarks.perplexity import independent
 from benchmarks.rounded import rounded_model
-from janeox import JaneoxError
+from janeox import JaneoxError, load
 from janeox.engine.native_backend import NativeBackend
 from janeox.evaluate import score as evaluate
 from janeox.evaluate.backend import BackendScorer
 from janeox.evaluate.published import RINNA_BATCH, published
 from janeox.evaluate.score import GPTNeoXScorer, Score, score_packed, score_texts
 from test_evaluate import nll, pair  # noqa: F401
+from tuning import write_model
 
 
 def total(scores):
@@ -36,6 +37,16 @@ def test_packed_documents_are_one_stream(pair, works, context, stride):  # noqa:
     assert total(scores).nll == pytest.approx(expected, rel=1e-4)
     assert [score.num_tokens for score in scores] == [len(lm.tokenizer.encode(text)) + 1 for text in texts]
     assert score_packed(GPTNeoXScorer(lm.model, lm.tokenizer), []) == []
+
+
+def test_float16_is_scored_by_the_kernels_on_a_cpu(tokenizer, works, tmp_path):
+    write_model(tmp_path / "model", tokenizer)
+    scores = []
+    for dtype, kind in (("float32", GPTNeoXScorer), ("float16", BackendScorer)):
+        lm = load(tmp_path / "model", device="cpu", dtype=dtype)
+        assert type(lm.scorer()) is kind
+        scores.append(lm.score(works[0][:200]).loss)
+    assert scores[1] != scores[0] and scores[1] == pytest.approx(scores[0], rel=1e-3)
 
 
 def test_a_shorter_context_is_what_a_token_sees(pair, works):  # noqa: F811

@@ -122,7 +122,7 @@ def input_documents(files: tuple[str, ...], model: Path, bad_rows: BadRows) -> I
         return
     corpus = model.parent / "corpus"
     if not corpus.is_dir():
-        raise JaneoxError(f"name the texts to evaluate {model} on: janeox evaluate FILE …")
+        raise JaneoxError(f"name the texts to evaluate {model} on: --input FILE …")
     yield from itertools.groupby(cleaned(corpus, "valid"), key=lambda document: document.source)
 
 

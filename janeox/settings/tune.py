@@ -33,6 +33,9 @@ class Tune:
         for name in ("micro_batch_rows", "batch_rows", "max_tokens"):
             if getattr(self, name, 1) < 1:
                 raise JaneoxError(f"{name} = {getattr(self, name)}: must be at least 1")
+        for name in ("lora_rank", "lora_alpha"):
+            if getattr(self, name, 0) < 0:
+                raise JaneoxError(f"{name} = {getattr(self, name)}: must be at least 0")
         epochs = getattr(self, "epochs", 1)
         if not 0 < epochs < float("inf"):
             raise JaneoxError(f"epochs = {epochs}: must be above 0")
