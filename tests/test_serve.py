@@ -14,7 +14,7 @@ import schemathesis
 from hypothesis import HealthCheck
 
 from janeox.dialogue import STOP, Message, prompt_text
-from runs import start
+from runs import janeox, start
 from serving import serving, small_lm, until
 
 PROMPT = "吾輩は猫である。"
@@ -35,6 +35,11 @@ def running(lm):
 @pytest.fixture(scope="module")
 def client(running):
     return openai.OpenAI(base_url=f"{running.url}/v1", api_key="any", max_retries=0)
+
+
+def test_an_address_that_another_program_has(running):
+    done = janeox("serve", "nowhere", "--port", running.url.rpartition(":")[2])
+    assert done.returncode == 1 and "cannot be served on (Address already in use)" in done.stderr
 
 
 def test_models_and_health(client, running):
