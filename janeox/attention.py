@@ -13,6 +13,38 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
+from janeox.native.training import attend, pay
+
+
+def native_attention(qkv: Tensor, rotary: tuple[Tensor, Tensor], documents: "Documents | None") -> Tensor | None:
+    """Rotation and causal attention at once, of qkv (B, T, H, 3, D) → (B, T, H, D); none where PyTorch has to do it."""
+    plain = type(qkv) is Tensor and qkv.device.type == "cpu" and not torch.compiler.is_compiling()
+    covered = plain and qkv.dtype in (torch.float32, torch.bfloat16) and qkv.shape[-1] % 2 == 0 and qkv.shape[1] > 1
+    if not covered or not pay(qkv.dtype == torch.bfloat16):
+        return None
+    cos, sin = (x[:, 0, :, : x.shape[-1] // 2].float().contiguous() for x in rotary)  # (B or 1, T, R/2)
+    begins = None if documents is None else documents.begins.int()
+    return _NativeAttention.apply(qkv.contiguous(), cos, sin, begins)
+
+
+class _NativeAttention(torch.autograd.Function):
+    """Keeps qkv only; scores are computed again for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, begins: Tensor | None) -> Tensor:
+        ctx.save_for_backward(qkv, cos, sin, begins)
+        B, T, H, _, D = qkv.shape
+        out = qkv.new_empty(B, T, H, D)
+        attend(qkv, cos, sin, begins, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        qkv, cos, sin, begins = ctx.saved_tensors
+        to_qkv = torch.empty_like(qkv)
+        attend(qkv, cos, sin, begins, to_qkv, grads[0].contiguous())
+        return to_qkv, None, None, None
+
 
 class RotatedHeads(torch.autograd.Function):
     """qkv (B, T, H, 3, D) → rotated q, rotated k, and v, each (B, H, T, D), contiguous, so that qkv need not be kept.

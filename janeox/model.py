@@ -18,11 +18,19 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from janeox.atomic import new_folder
-from janeox.attention import Documents, RotatedHeads, attention_mask, causal_attention, document_attention
+from janeox.attention import (
+    Documents,
+    RotatedHeads,
+    attention_mask,
+    causal_attention,
+    document_attention,
+    native_attention,
+)
 from janeox.branches import Branches, branched_attention
 from janeox.cache import CacheRows, DecodeRows
 from janeox.config import GPTNeoXConfig
 from janeox.errors import JaneoxError
+from janeox.products import linear
 from janeox.weights import read_json, read_weights, write_weights
 
 Extend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -39,6 +47,9 @@ class Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         pass
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
 
 
 class Embedding(nn.Embedding):
@@ -58,6 +69,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Attend, extend: Extend | None) -> Tensor:
         B, T, _ = x.shape
         qkv = self.query_key_value(x).view(B, T, -1, 3, self.head_dim)  # per head q, k, v: (B, T, H, 3, D)
+        if extend is None and (mask is None or isinstance(mask, Documents)):
+            native = native_attention(qkv, rotary, mask)  # (B, T, H, D)
+            if native is not None:
+                return self.dense(native.flatten(2))
         q, k, v = RotatedHeads.apply(qkv, *rotary)  # each (B, H, T, D)
         if extend is not None:
             k, v = extend(k, v)  # (B, H, S, D)

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
-VERSION = 10
+VERSION = 11
 """Of its calls; a library of another version, left by an older install, is not used, and one line says so."""
 
 

@@ -201,7 +201,7 @@ struct JaneoxBatch {
 };
 
 // Which layout of the calls below this library has.
-int janeox_version() { return 10; }
+int janeox_version() { return 11; }
 
 // Null with a reason in `error` [size] where this kind of model is not covered.
 Encoder* janeox_encoder_new(const JaneoxModel* model, char* error, size_t size) {

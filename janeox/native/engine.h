@@ -79,6 +79,30 @@ struct Head {  // one head of one row: `count` tokens whose first stands at posi
     float* scratch;  // head_scratch() floats
 };
 
+struct BFloat {
+    uint16_t bits;
+};
+
+struct Product {  // out = A B + bias, row by row; strides in numbers
+    const void *a, *b;  // A (rows, depth) and B (depth, columns), each float or bfloat16
+    void* out;          // (rows, columns) likewise; float where A is
+    const float* bias;  // (columns), or none
+    int64_t a_stride, b_stride, out_stride;
+    int32_t rows, columns, depth;
+    int32_t a_along, b_along;  // whether neighbouring rows of A, columns of B lie side by side; else the depth does
+    int32_t a_bfloat, b_bfloat, out_bfloat;
+};
+
+struct Heads {  // causal attention of B rows in training; all of one type, float or bfloat16, cos and sin float
+    const void* qkv;   // (B, T, H, 3, D)
+    const float *cos, *sin;  // (T, R / 2), or (B, T, R / 2) where `angles_by_row`
+    const int32_t* begins;   // (B, T) the first token that each one sees, or none
+    void* out;         // (B, T, H, D)
+    const void* grad;  // its gradient
+    void* to_qkv;      // the gradient of qkv
+    int32_t rows, tokens, heads, head_dim, rotary_dim, angles_by_row, bfloat;
+};
+
 struct Kernels {
     const char* name;
     int tile;  // the most tokens of a tile
@@ -93,6 +117,10 @@ struct Kernels {
     void (*attend)(const Head&);
     // The loss of one token; its logits, `columns` (a multiple of 32) of float or bfloat16, become their gradient.
     float (*cross_entropy)(void* logits, bool bfloat, int columns, int target, float z_loss);
+    // The rows and columns first … last - 1 of a product.
+    void (*multiply_block)(const Product&, int first_row, int last_row, int first, int last, char* scratch);
+    // One head of one row, forward or its gradient; scratch as `heads_scratch`.
+    void (*attend_whole)(const Heads&, int number, bool backward, char* scratch);
     float (*read)(const uint8_t* memory, size_t bytes);
     float (*peak)(int bits, int rounds, double* done);
 };
@@ -101,6 +129,16 @@ struct Kernels {
 inline int tile_width(int tokens, int most) {
     const int tiles = (tokens + most - 1) / most;
     return tiles ? (tokens + tiles - 1) / tiles : 1;
+}
+
+// Blocks of a product: B is brought into order in blocks of 64 columns and so many numbers or pairs of the depth, which stay
+// in the second cache; of an A that is brought into order too, blocks are smaller.
+inline int depth_of_block(const Product& p) { return p.a_along ? 512 : 1024; }
+
+// Bytes, amply: of what heads.h takes.
+inline size_t heads_scratch(const Heads& h) {
+    const size_t tokens = h.tokens + 64, deep = h.head_dim + 64;
+    return 4 * (8 * tokens * deep + 200 * tokens) + 4096;
 }
 
 inline size_t head_scratch(int positions, int head_dim, int tile) {

@@ -62,13 +62,15 @@ struct Simd {
 #include "kernels.h"
 #include "attention.h"
 #include "training.h"
+#include "product.h"
+#include "heads.h"
 
 bool supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
 
 }  // namespace
 
 const Kernels avx2_kernels{"avx2", Simd::TILE, supported, embed, normalize,  gelu,
-                              prepare, multiply,    attend_any, cross_entropy_any, read,      peak};
+                              prepare, multiply,    attend_any, cross_entropy_any, multiply_block, attend_whole, read, peak};
 
 }  // namespace janeox
 #endif

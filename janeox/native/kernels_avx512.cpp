@@ -54,6 +54,29 @@ struct Simd {
         __builtin_memcpy(&x, p, 4);
         return _mm512_set1_epi32(x);
     }
+    // 16 rows of 16 numbers, `stride` apart → their columns, `wide` apart.
+    static void transpose(const uint32_t* from, size_t stride, uint32_t* to, size_t wide) {
+        I a[16], b[16];
+        for (int i = 0; i < 16; i++) a[i] = load_int(from + i * stride);
+        for (int i = 0; i < 16; i += 2) {
+            b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+            b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+        }
+        for (int i = 0; i < 16; i += 4) {
+            for (int j = 0; j < 2; j++) {
+                a[i + 2 * j] = _mm512_unpacklo_epi64(b[i + j], b[i + j + 2]);
+                a[i + 2 * j + 1] = _mm512_unpackhi_epi64(b[i + j], b[i + j + 2]);
+            }
+        }
+        for (int j = 0; j < 4; j++) {  // a[4 g + j] has columns j, 4 + j, 8 + j and 12 + j of rows 4 g … 4 g + 3
+            const I c = _mm512_shuffle_i32x4(a[j], a[4 + j], 0x88), d = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0x88);
+            const I e = _mm512_shuffle_i32x4(a[j], a[4 + j], 0xdd), f = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0xdd);
+            _mm512_storeu_si512(to + j * wide, _mm512_shuffle_i32x4(c, d, 0x88));
+            _mm512_storeu_si512(to + (4 + j) * wide, _mm512_shuffle_i32x4(e, f, 0x88));
+            _mm512_storeu_si512(to + (8 + j) * wide, _mm512_shuffle_i32x4(c, d, 0xdd));
+            _mm512_storeu_si512(to + (12 + j) * wide, _mm512_shuffle_i32x4(e, f, 0xdd));
+        }
+    }
     static I low(I w) { return _mm512_and_si512(w, _mm512_set1_epi8(15)); }
     static I high(I w) { return _mm512_and_si512(_mm512_srli_epi16(w, 4), _mm512_set1_epi8(15)); }
     // Not the intrinsic: gcc 12 copies every sum to another register and back around it.
@@ -67,6 +90,8 @@ struct Simd {
 #include "kernels.h"
 #include "attention.h"
 #include "training.h"
+#include "product.h"
+#include "heads.h"
 
 bool supported() {
     return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
@@ -85,7 +110,7 @@ const Kernels avx512bf16_kernels{"avx512bf16",
 const Kernels avx512_kernels{"avx512",
 #endif
                              Simd::TILE, supported, embed,      normalize, gelu,
-                             prepare,    multiply,  attend_any, cross_entropy_any, read,      peak};
+                             prepare,    multiply,  attend_any, cross_entropy_any, multiply_block, attend_whole, read, peak};
 
 }  // namespace janeox
 #endif

@@ -65,6 +65,8 @@ struct Simd {
 #include "kernels.h"
 #include "attention.h"
 #include "training.h"
+#include "product.h"
+#include "heads.h"
 
 bool supported() {
 #if defined(__linux__)
@@ -77,7 +79,7 @@ bool supported() {
 }  // namespace
 
 const Kernels neon_kernels{"neon", Simd::TILE, supported, embed, normalize,  gelu,
-                              prepare, multiply,    attend_any, cross_entropy_any, read,      peak};
+                              prepare, multiply,    attend_any, cross_entropy_any, multiply_block, attend_whole, read, peak};
 
 }  // namespace janeox
 #endif

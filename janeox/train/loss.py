@@ -4,16 +4,14 @@ At 32,000 pieces the logits and their gradient are by far the largest tensors of
 slice is computed while its logits are at hand, so they never exist for all tokens at once.
 """
 
-import ctypes
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from janeox.native import library
+from janeox.native.training import cross_entropy
+from janeox.products import has_native, product
 
 # Bytes of the logits of a block of tokens, which are multiplied at once: on a CPU more of them than its cache holds.
 BLOCK_BYTES = {"cuda": 1 << 27, "mps": 1 << 27, "cpu": 1 << 27}
@@ -24,17 +22,17 @@ SLICE_BYTES = {"cuda": 1 << 28, "mps": 1 << 28, "cpu": 1 << 22}
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float) -> Tensor:
-        head = weight.to(hidden.dtype)
+        head = _head(hidden, weight)
         losses = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden)
         grad_weight = None
-        for block in _blocks(len(targets), head):
-            logits = hidden[block] @ head.T  # (rows, V), which become their own gradient
+        for block in _blocks(hidden, weight):
+            logits = product(hidden[block], head.T)  # (rows, V), which become their own gradient
             _to_gradient(logits, targets[block], z_loss, losses[block])
-            torch.mm(logits, head, out=grad_hidden[block])
+            grad_hidden[block] = product(logits, head)
             if ctx.needs_input_grad[1]:
-                of_block = logits.T @ hidden[block]
-                grad_weight = of_block.float() if grad_weight is None else grad_weight.add_(of_block)
+                of_block = product(logits.T, hidden[block], torch.float32)
+                grad_weight = of_block if grad_weight is None else grad_weight.add_(of_block)
         ctx.save_for_backward(grad_hidden, grad_weight)
         return losses.sum()
 
@@ -50,27 +48,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def _to_gradient(logits: Tensor, targets: Tensor, z_loss: float, losses: Tensor) -> None:
     """Puts the gradient in the place of (rows, V) logits, and the loss of each row into `losses`, (rows,) float32."""
     covered = logits.device.type == "cpu" and logits.shape[1] % 32 == 0
-    native = _native_cross_entropy() if covered and logits.dtype in (torch.float32, torch.bfloat16) else None
-    if native and native(
-        logits.data_ptr(), logits.dtype == torch.bfloat16, *logits.shape, targets.contiguous().data_ptr(), z_loss,
-        losses.data_ptr(), torch.get_num_threads(),
-    ):  # fmt: skip
+    covered = covered and logits.dtype in (torch.float32, torch.bfloat16)
+    if covered and cross_entropy(logits, targets, z_loss, losses):
         return
     for part in _slices(len(logits), 4 * logits.shape[1], SLICE_BYTES[logits.device.type]):
         losses[part] = _slice_to_gradient(logits[part], targets[part], z_loss)
-
-
-@cache
-def _native_cross_entropy() -> Callable[..., bool] | None:
-    """The kernel in native/training.cpp, which needs no table in float32; None where it was not built."""
-    loaded = library()
-    if loaded is None:
-        return None
-    call = loaded.janeox_cross_entropy
-    pointer, whole = ctypes.c_void_p, ctypes.c_int
-    call.restype = ctypes.c_bool
-    call.argtypes = [pointer, ctypes.c_bool, ctypes.c_int64, whole, pointer, ctypes.c_float, pointer, whole]
-    return call
 
 
 def _slice_to_gradient(logits: Tensor, targets: Tensor, z_loss: float) -> Tensor:
@@ -104,12 +86,12 @@ class _ChosenLogps(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        head = weight.to(hidden.dtype)
+        head = _head(hidden, weight)
         logps, entropies = (torch.empty(len(targets), device=hidden.device) for _ in range(2))
         learns = any(ctx.needs_input_grad)
         softmax = torch.empty(len(targets) if learns else 0, len(head), device=hidden.device)
-        for block in _blocks(len(targets), head):
-            logits = hidden[block] @ head.T  # (rows, V)
+        for block in _blocks(hidden, weight):
+            logits = product(hidden[block], head.T)  # (rows, V)
             for part in _slices(len(logits), 4 * len(head), SLICE_BYTES[weight.device.type]):
                 log_p = F.log_softmax(logits[part], dim=1, dtype=torch.float32)
                 p = torch.exp(log_p, out=softmax[block][part]) if learns else log_p.exp()
@@ -122,17 +104,17 @@ class _ChosenLogps(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None]:
         hidden, weight, targets, softmax = ctx.saved_tensors
-        head, scale = weight.to(hidden.dtype), grad_outputs[0][:, None]
+        head, scale = _head(hidden, weight), grad_outputs[0][:, None]
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        for block in _blocks(len(targets), head):
+        for block in _blocks(hidden, weight):
             to_logits = torch.empty(softmax[block].shape, dtype=hidden.dtype, device=hidden.device)
             for part in _slices(len(to_logits), 4 * len(head), SLICE_BYTES[weight.device.type]):
                 p = softmax[block][part] * -scale[block][part]
                 to_logits[part] = p.scatter_add_(1, targets[block][part, None], scale[block][part])
-            torch.mm(to_logits, head, out=grad_hidden[block])
+            grad_hidden[block] = product(to_logits, head)
             if grad_weight is not None:
-                grad_weight += to_logits.T @ hidden[block]
+                grad_weight += product(to_logits.T, hidden[block], torch.float32)
         return grad_hidden, grad_weight, None
 
 
@@ -151,16 +133,21 @@ def chosen_logps(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tenso
 def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """−log p of each target by itself, (N,) float32; 0 where the target is −1. Arguments as of `next_token_loss`."""
     losses = torch.zeros(len(targets), dtype=torch.float32, device=hidden.device)
-    places = (targets >= 0).nonzero()[:, 0]
+    places, head = (targets >= 0).nonzero()[:, 0], _head(hidden, weight)
     for part in _slices(len(places), 4 * len(weight), SLICE_BYTES[weight.device.type]):
-        logits = (hidden[places[part]] @ weight.to(hidden.dtype).T).float()  # (rows, V)
+        logits = product(hidden[places[part]], head.T).float()  # (rows, V)
         losses[places[part]] = F.cross_entropy(logits, targets[places[part]], reduction="none")
     return losses
 
 
-def _blocks(tokens: int, head: Tensor) -> list[slice]:
-    """Of a number of tokens, so many at a time that their logits by a head (V, C) have BLOCK_BYTES."""
-    return _slices(tokens, head.element_size() * len(head), BLOCK_BYTES[head.device.type])
+def _head(hidden: Tensor, weight: Tensor) -> Tensor:
+    """The weights as they are multiplied; a native product takes them as they are stored."""
+    return weight if has_native(hidden, weight) else weight.to(hidden.dtype)
+
+
+def _blocks(hidden: Tensor, weight: Tensor) -> list[slice]:
+    """Of the tokens, so many at a time that their logits have BLOCK_BYTES."""
+    return _slices(len(hidden), hidden.element_size() * len(weight), BLOCK_BYTES[hidden.device.type])
 
 
 def _slices(rows: int, row_bytes: int, most_bytes: int) -> list[slice]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from janeox.config import DataConfig, GPTNeoXConfig, TrainConfig
 from janeox.errors import JaneoxError
+from janeox.native.training import pay
 from janeox.train.cost import num_parameters
 from janeox.train.loss import BLOCK_BYTES, SLICE_BYTES
 
@@ -52,16 +53,19 @@ def memory(
     whole = L * layer_parameters(config) / tp + around  # what one process would hold without FSDP
     tokens = layout.rows * length
     layer = tokens * activation_bytes(config, tp, item, device)
-    # On a CPU the native kernel needs no slices; without it they are few.
-    of_block = item * V * C if device == "cpu" else max(2 * SLICE_BYTES[device], item * V * C)
-    loss = 4 * V * C + min(BLOCK_BYTES[device], tokens * V * item) + of_block + 3 * tokens * C * item
+    native, logits = device == "cpu" and pay(bfloat16), tokens * V * item
+    if native:  # a block gives its gradient in float32, which is kept where there is one block only
+        of_block = 4 * V * C if logits > BLOCK_BYTES[device] else 0
+    else:  # on a CPU the native kernel needs no slices; without it they are few
+        of_block = item * V * C if device == "cpu" else max(2 * SLICE_BYTES[device], item * V * C)
+    loss = 4 * V * C + min(BLOCK_BYTES[device], logits) + of_block + 3 * tokens * C * item
     inputs = tokens * C * item
     kept = (L - layout.recompute) * layer + layout.recompute * inputs + (layer if layout.recompute else 0)
     if layout.data > 1:  # gathered for the layer at work and the next one; the rest of the model around them stays
         copies = item * (2 * layer_parameters(config) / tp + around)
         gradients = 4 * whole if accumulates else 4 * (whole / layout.data + layer_parameters(config) / tp)
     else:
-        copies, gradients = (2 * whole if bfloat16 else 0), 4 * whole
+        copies, gradients = (2 * whole if bfloat16 and not native else 0), 4 * whole
     if not accumulates:  # they come as activations and the loss's tensors go; together they are as much as the larger
         gradients = max(0, gradients + layer - kept - loss)
     return {
@@ -86,10 +90,10 @@ def _with_layers(config: GPTNeoXConfig, layers: int) -> GPTNeoXConfig:
 def activation_bytes(config: GPTNeoXConfig, tensor_parallel: int, item: int, device: str) -> float:
     """What autograd keeps of one layer, a token: 4 tensors of C that all processes have (the stream before each norm,
     and the norms' results); divided, 5 of C (rotated q and k, v, the attention twice) and 2 of M; and statistics.
-    Attention in bfloat16 on a CPU keeps its result once, and no statistics.
+    Attention on a CPU keeps its result once, and no statistics, where it is native or in bfloat16.
     """
     C, M, H = config.hidden_size, config.intermediate_size, config.num_attention_heads
-    plain = device == "cpu" and item == 2
+    plain = device == "cpu" and (item == 2 or pay(False))
     divided = item * ((4 if plain else 5) * C + 2 * M) + (0 if plain else 4 * H)
     return item * 4 * C + 16 + divided / tensor_parallel
 
