@@ -58,6 +58,15 @@ def product(a: Tensor, b: Tensor, dtype: torch.dtype | None = None, bias: Tensor
     return out
 
 
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """(…, M, K) · (…, K, N) of one dtype, as `@`."""
+    if a.ndim == 2:
+        return product(a, b)
+    if has_native(a[0], b[0]):
+        return torch.stack([matmul(*pair) for pair in zip(a, b, strict=True)])
+    return a @ b
+
+
 def has_native(a: Tensor, b: Tensor) -> bool:
     """Whether `product` multiplies such matrices natively."""
     half = a.dtype == torch.bfloat16

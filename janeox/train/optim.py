@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from janeox.config import OptimConfig
+from janeox.products import matmul
 from janeox.train.parallel import by_mesh, cut_like, whole
 
 # Coefficients of the quintic Newton-Schulz iteration (Keller Jordan, "Muon", 2024): steep at 0, so that five rounds
@@ -60,8 +61,8 @@ def orthogonalize(matrix: Tensor, rounds: int = 5) -> Tensor:
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     a, b, c = QUINTIC
     for _ in range(rounds):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        gram = matmul(x, x.mT)
+        x = a * x + matmul(b * gram + c * matmul(gram, gram), x)
     return (x.mT if tall else x).to(matrix.dtype)
 
 
