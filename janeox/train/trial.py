@@ -133,7 +133,7 @@ def measure(settings: Plan, device: torch.device) -> dict[Size, Sample]:
     """
     data = settings.data
     portions = data.batch_tokens // data.sequence_length / micro_batch_rows(settings)
-    most = math.ceil(min(portions, 2))  # what two micro-batches hold is what many hold
+    most = math.ceil(min(portions, 2))  # what two hold, many hold, but for gaps of the heap
     of = fitting_sizes(settings, device, most > 1)
     one: dict[Size, list[float]] = {size: [] for size in of}
     several: dict[Size, list[float]] = {size: [] for size in of}
@@ -166,7 +166,7 @@ def measure(settings: Plan, device: torch.device) -> dict[Size, Sample]:
                 bar.print(f"{rounds} rounds, about {clock(rounds * seconds)} (minutes:seconds)")
     return {
         size: Sample(
-            [a + (portions - 1) * (b - a) for a, b in zip(one[size], several[size], strict=True)],
+            [a + (portions - 1) * max(0.0, b - a) for a, b in zip(one[size], several[size], strict=True)],
             held[size],
             state[size],
         )
@@ -191,7 +191,8 @@ def extrapolate(whole: Size, found: dict[Size, float]) -> float:
     for size, other in others:
         kept = size.kept > low.kept  # the kind of layer that it has more of
         more = whole.kept - low.kept if kept else whole.recomputed - low.recomputed
-        value += (other - base) / (size.layers - low.layers) * more
+        # More layers never take less: where they seem to, the machine was busy with something else.
+        value += max(0.0, other - base) / (size.layers - low.layers) * more
     return value
 
 
