@@ -170,9 +170,9 @@ class LoopConfig:
     """auto, cpu, cuda, cuda:0, mps."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the matrix products; weights and optimizer state are float32. auto: bfloat16 where the hardware has it."""
-    recompute_layers: int = 0
-    """Layers, from the first, whose activations are computed again in the backward pass instead of kept; `janeox plan`
-    says how many fit."""
+    recompute_layers: int | None = None
+    """Layers, from the first, whose activations are computed again in the backward pass instead of kept; the result is
+    the same. None: in pre-training as few as make a micro-batch fit, elsewhere 0."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; auto: on a GPU."""
     save_every: int = 500
@@ -197,7 +197,7 @@ class LoopConfig:
             if getattr(self, name) < 1:
                 raise JaneoxError(f"train.{name} = {getattr(self, name)}: must be at least 1")
         for name in ("recompute_layers", "sample_every"):
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise JaneoxError(f"train.{name} = {getattr(self, name)}: must be at least 0")
         if not 0 <= self.seed < 2**63:
             raise JaneoxError(f"train.seed = {self.seed}: must lie between 0 and 2^63 - 1")

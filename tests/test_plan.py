@@ -3,6 +3,7 @@
 import random
 import re
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from janeox.model import GPTNeoX
 from janeox.settings.train import Plan
 from janeox.train import trial
 from janeox.train.cost import flops_per_token, num_parameters
-from janeox.train.memory import GIB, USABLE, Layout, check_fits, memory
+from janeox.train.memory import GIB, USABLE, Layout, check_fits, fitting, memory, needed
 from janeox.train.metrics import read_metrics
 from runs import ROOT, janeox, start, write_recipe
 
@@ -58,20 +59,51 @@ def test_activations_are_those_that_autograd_keeps(bfloat16):
 
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_what_does_not_fit_is_said_with_what_would(bfloat16):
-    config, train = GPTNeoXConfig(6144, 512, 8, 8, 2048), TrainConfig()
+    config, train = GPTNeoXConfig(6144, 512, 8, 8, 2048), TrainConfig(recompute_layers=0)
     data = DataConfig(sequence_length=1024, batch_tokens=64 * 1024, micro_batch_rows=32)
 
-    def needed(rows, recompute):
+    def bytes_of(rows, recompute):
         layout = Layout(1, 1, rows, recompute)
         return sum(memory(config, 1024, layout, rows < 64, bfloat16, "cpu").values())
 
-    available = needed(4, 0) / USABLE + 1
+    available = bytes_of(4, 0) / USABLE + 1
+    with pytest.raises(
+        JaneoxError, match=f"about {bytes_of(32, 8) / GIB:.1f} GiB, 8 layers recomputed, .*rows=4 .* fit"
+    ):
+        check_fits(config, data, TrainConfig(), 1, available, "cpu", bfloat16)
     with pytest.raises(JaneoxError) as error:
         check_fits(config, data, train, 1, available, "cpu", bfloat16)
-    too_few = (needed(32, 0) - available) / GIB
+    too_few = (bytes_of(32, 0) - available) / GIB
     assert f"{too_few:.1f} too few; data.micro_batch_rows=4 train.recompute_layers=0 would fit" in str(error.value)
     data.micro_batch_rows = 4  # the advice, followed
     check_fits(config, data, train, 1, available, "cpu", bfloat16)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("processes, ways", [(1, 1), (8, 1), (8, 2)])
+def test_as_few_layers_are_recomputed_as_make_the_rows_fit(device, processes, ways):
+    config, train = GPTNeoXConfig(6144, 512, 8, 8, 2048), TrainConfig(tensor_parallel=ways)
+    data = DataConfig(sequence_length=1024, batch_tokens=64 * 1024, micro_batch_rows=4)
+
+    def size(number):
+        return needed(config, data, Layout(processes, ways, 4, number), True, device)
+
+    def number(available, train=train):
+        return check_fits(config, data, train, processes, available, device, True).recompute
+
+    assert size(1) > size(0) > size(2) > size(8)  # the layer at work is held besides what is kept of the others
+    for wanted in (0, 2, 3, 7, 8):
+        assert number(size(wanted) / USABLE + 1) == wanted
+    assert number(size(8) + 1) == 8  # between what is usable and what there is: tried
+    with pytest.raises(JaneoxError, match="8 layers recomputed"):
+        number(size(8) - 1)
+    for asked, kept in ((0, 0), (3, 3), (99, 8)):
+        assert number(size(0) * 9, TrainConfig(tensor_parallel=ways, recompute_layers=asked)) == kept
+    for available in (size(0) * share for share in (0.6, 0.8, 1, 2)):  # what `plan` prints is what `pretrain` does
+        planned = fitting(config, data, processes, ways, available, True, device)
+        if planned:
+            data_as_planned = replace(data, micro_batch_rows=planned.rows)
+            assert check_fits(config, data_as_planned, train, processes, available, device, True) == planned
 
 
 def test_a_plan_says_what_fits():

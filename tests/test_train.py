@@ -15,8 +15,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from janeox import JaneoxError
 from janeox.config import GPTNeoXConfig, OptimConfig, TrainConfig
 from janeox.model import GPTNeoX
+from janeox.recipe import read_recipe
+from janeox.settings.train import Pretrain
+from janeox.train import loop, pretrain
 from janeox.train.checkpoint import sole
 from janeox.train.loop import recompute_layers, sound, take_step
+from janeox.train.memory import USABLE, Layout, needed
 from janeox.train.metrics import Metrics, read_metrics
 from janeox.train.optim import build
 from janeox.train.parallel import World
@@ -263,6 +267,28 @@ def test_what_cannot_fit_is_said_before_the_first_step(prepared, tmp_path):
     fresh(prepared, run)
     done = janeox("pretrain", prepared, "model.num_hidden_layers=100000", "model.hidden_size=4096", "--out", run)
     assert done.returncode == 1 and "a step needs about" in done.stderr and "too few; no micro-batch" in done.stderr
+
+
+def test_a_run_recomputes_what_memory_asks_and_stays_the_same(prepared, tmp_path, monkeypatch):
+    settings = read_recipe(Pretrain, prepared)
+    both, none = (needed(settings.model, settings.data, Layout(1, 1, 4, number), False, "cpu") for number in (2, 0))
+    assert both < none
+    monkeypatch.setattr(pretrain, "device_memory", lambda device: round(both / USABLE) + 1)
+    asked = []
+    monkeypatch.setattr(
+        loop, "recompute_layers", lambda model, number: (asked.append(number), recompute_layers(model, number))
+    )
+    fresh(prepared, tmp_path / "run")
+    done = janeox("pretrain", prepared, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "\n2 of 2 layers are computed again in the backward pass, so that 4 rows fit" in done.stdout
+    assert asked == [2]
+    assert metrics(tmp_path / "run") == metrics(prepared.parent / "run")
+    assert same_weights(prepared.parent / "run", tmp_path / "run")
+    fresh(prepared, tmp_path / "set")
+    monkeypatch.setattr(pretrain, "device_memory", lambda device: 2**40)
+    done = janeox("pretrain", prepared, "train.tokens=256", "train.recompute_layers=1", "--out", tmp_path / "set")
+    assert done.returncode == 0 and "computed again" not in done.stdout and asked == [2, 1]
 
 
 def test_recomputed_layers_give_the_same_step():

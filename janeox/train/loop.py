@@ -97,7 +97,7 @@ def _train(folder: Path, task: Task, optim: OptimConfig, config: LoopConfig, mic
     state = folder / "state"
     first = load_state(state, task.data, model, optimizers, task.memory) if state.exists() else 0
     metrics = Metrics(folder / "metrics.jsonl", first, config.log_to) if world.is_first else None
-    recompute_layers(model, config.recompute_layers)
+    recompute_layers(model, config.recompute_layers or 0)
     compile_layers(model, config)
     write_model = partial(task.write_files, getattr(torch, config.save_dtype))
     saver = Saver(folder, model, optimizers, write_model, task.data, task.memory, config.keep, world)

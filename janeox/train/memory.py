@@ -5,6 +5,7 @@ keeps). torch.compile keeps fewer; how many is not known here, so the figures ar
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from janeox.config import DataConfig, GPTNeoXConfig, TrainConfig
 from janeox.errors import JaneoxError
@@ -103,29 +104,70 @@ def fitting(
     bfloat16: bool = True, device: str = "cuda",
 ) -> Layout | None:  # fmt: skip
     """The layout that fits and computes the least again, of those the one with the largest micro-batch; or none."""
-    share = data.batch_tokens // data.sequence_length // max(1, processes // tensor_parallel)
+    share = rows_of_process(data, processes, tensor_parallel)
     sizes = [rows for rows in (32, 16, 8, 4, 2, 1) if rows <= share and share % rows == 0]
     full = [rows for rows in sizes if rows * data.sequence_length >= 4096] or sizes[:1]  # enough to keep a GPU busy
     for wanted in (full, sizes):
         for recompute in range(config.num_hidden_layers + 1):
             for rows in wanted:
                 layout = Layout(processes, tensor_parallel, rows, recompute)
-                parts = memory(config, data.sequence_length, layout, rows < share, bfloat16, device)
-                if sum(parts.values()) <= USABLE * available:
+                if needed(config, data, layout, bfloat16, device) <= USABLE * available:
                     return layout
     return None
+
+
+def rows_of_process(data: DataConfig, processes: int, tensor_parallel: int) -> int:
+    """Rows of a batch that each process reads."""
+    return data.batch_tokens // data.sequence_length // max(1, processes // tensor_parallel)
+
+
+def needed(config: GPTNeoXConfig, data: DataConfig, layout: Layout, bfloat16: bool, device: str) -> float:
+    """Bytes a process of a step, all parts of `memory`."""
+    accumulates = layout.rows < rows_of_process(data, layout.processes, layout.tensor_parallel)
+    return sum(memory(config, data.sequence_length, layout, accumulates, bfloat16, device).values())
+
+
+def chosen(
+    config: GPTNeoXConfig, data: DataConfig, train: TrainConfig, processes: int, available: float, device: str,
+    bfloat16: bool,
+) -> Layout:  # fmt: skip
+    """How `pretrain` divides a step: the recipe's rows, and its recomputed layers; where it names none, the least
+    number of them that fits, or the one that needs the least memory where none does."""
+    rows = min(data.micro_batch_rows, rows_of_process(data, processes, train.tensor_parallel))
+    every = config.num_hidden_layers
+    layouts = [Layout(processes, train.tensor_parallel, rows, number) for number in range(every + 1)]
+    if train.recompute_layers is not None:
+        return layouts[min(train.recompute_layers, every)]
+    size = partial(needed, config, data, bfloat16=bfloat16, device=device)
+    smallest = min(layouts[0], layouts[-1], key=size)  # one alone needs more than none: its own, while it works
+    if size(smallest) > USABLE * available:
+        return smallest
+    return next(layout for layout in layouts if size(layout) <= USABLE * available)
+
+
+def choice(config: GPTNeoXConfig, train: TrainConfig, layout: Layout) -> str:
+    """A line that tells of layers that `chosen` chose to recompute; empty where there are none."""
+    if train.recompute_layers is not None or not layout.recompute:
+        return ""
+    return (
+        f"{layout.recompute} of {config.num_hidden_layers} layers are computed again in the backward pass, so that "
+        f"{layout.rows} rows fit (train.recompute_layers)"
+    )
 
 
 def check_fits(
     config: GPTNeoXConfig, data: DataConfig, train: TrainConfig, processes: int, available: float, device: str,
     bfloat16: bool,
-) -> None:  # fmt: skip
-    """Raises JaneoxError where a step needs more memory than there is; says how much more, and what would fit."""
-    rows = data.batch_tokens // data.sequence_length // (processes // train.tensor_parallel)
-    layout = Layout(processes, train.tensor_parallel, min(rows, data.micro_batch_rows), train.recompute_layers)
-    needed = sum(memory(config, data.sequence_length, layout, layout.rows < rows, bfloat16, device).values())
-    if needed <= available:
-        return
+) -> Layout:  # fmt: skip
+    """The layout that is `chosen`.
+
+    Raises:
+        JaneoxError: a step needs more memory than there is; says how much more, and what would fit.
+    """
+    layout = chosen(config, data, train, processes, available, device, bfloat16)
+    size = needed(config, data, layout, bfloat16, device)
+    if size <= available:
+        return layout
     better = fitting(config, data, processes, train.tensor_parallel, available, bfloat16, device)
     advice = (
         f"data.micro_batch_rows={better.rows} train.recompute_layers={better.recompute} would fit"
@@ -133,6 +175,6 @@ def check_fits(
         else "no micro-batch does; use more GPUs (`janeox plan` says how many) or a smaller model"
     )
     raise JaneoxError(
-        f"a step needs about {needed / GIB:.1f} GiB, and there are {available / GIB:.1f}: "
-        f"{(needed - available) / GIB:.1f} too few; {advice}"
+        f"a step needs about {size / GIB:.1f} GiB, {layout.recompute} layers recomputed, and there are "
+        f"{available / GIB:.1f}: {(size - available) / GIB:.1f} too few; {advice}"
     )

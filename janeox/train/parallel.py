@@ -127,6 +127,15 @@ def anywhere(flag: bool, world: World) -> bool:
     return value.item() > 0
 
 
+def least(value: int, world: World) -> int:
+    """The smallest on any of the processes."""
+    if world.mesh is None:
+        return value
+    found = torch.tensor(value, device=world.device)
+    dist.all_reduce(found, dist.ReduceOp.MIN)
+    return int(found.item())
+
+
 def gradient_norm(gradients: list[Tensor]) -> float:
     """Of all gradients as one vector, however they are cut."""
     norms = [whole(torch.nn.utils.get_total_norm(group)) for group in by_mesh(gradients)]

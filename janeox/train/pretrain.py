@@ -1,6 +1,7 @@
 """Shards and a tokenizer → a trained model: next-token prediction over the packed stream."""
 
 import hashlib
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,8 +25,8 @@ from janeox.train.checkpoint import sole
 from janeox.train.fp8 import check_float8, use_float8
 from janeox.train.loop import Task, train
 from janeox.train.loss import next_token_loss
-from janeox.train.memory import check_fits
-from janeox.train.parallel import World, check_heads, check_rows, cut_like, join, shard
+from janeox.train.memory import check_fits, choice
+from janeox.train.parallel import World, check_heads, check_rows, cut_like, join, least, shard
 from janeox.train.plot import plot_runs
 
 # Settings that may change between two starts of one run: they move or show the work, and do not change its result.
@@ -69,7 +70,8 @@ def run_pretrain(settings: Pretrain) -> None:
     device = world.device
     generator = torch.Generator().manual_seed(settings.train.seed)
     bfloat16 = bfloat16_products(settings.train.dtype, device)
-    check_fits(settings.model, data, settings.train, world.size, device_memory(device), device.type, bfloat16)
+    available = least(device_memory(device), world)  # tensor parallelism needs the same choice on all
+    layout = check_fits(settings.model, data, settings.train, world.size, available, device.type, bfloat16)
     if settings.train.fp8:
         portion = min(rows // world.data_size, data.micro_batch_rows)
         check_float8(device, portion, data.sequence_length, settings.train.tensor_parallel)
@@ -101,6 +103,8 @@ def run_pretrain(settings: Pretrain) -> None:
         print(f"{num_parameters:,} parameters on {where}; {num_steps:,} steps of {data.batch_tokens:,} tokens")
         epochs = num_steps * rows / batches.windows_per_epoch
         print(f"{num_steps * data.batch_tokens:,} tokens in all, {epochs:.2f} epochs")
+        if line := choice(settings.model, settings.train, layout):
+            print(line)
     task = Task(
         model=model,
         tokenizer=tokenizer,
@@ -115,7 +119,8 @@ def run_pretrain(settings: Pretrain) -> None:
         batch_ahead=True,
         world=world,
     )
-    train(out, task, settings.optim, settings.train, data.micro_batch_rows)
+    loop = replace(settings.train, recompute_layers=layout.recompute)
+    train(out, task, settings.optim, loop, data.micro_batch_rows)
     if world.is_first:
         plot_runs([out], out / "loss.png", unigram_entropy=entropy or None)
 

@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 
@@ -29,7 +29,7 @@ from janeox.settings.train import Plan
 from janeox.train.cost import flops_per_token, num_parameters, peak_flops, peak_memory
 from janeox.train.fp8 import check_float8, use_float8
 from janeox.train.loop import compile_layers, recompute_layers, take_step
-from janeox.train.memory import GIB, USABLE, Layout, memory
+from janeox.train.memory import GIB, USABLE, Layout, choice, chosen, memory
 from janeox.train.optim import build
 from janeox.train.parallel import World
 from janeox.train.pretrain import next_token_objective
@@ -84,11 +84,14 @@ def run_trial(settings: Plan) -> None:
     device = pick_device(train.device)
     if train.fp8:
         check_float8(device, micro_batch_rows(settings), data.sequence_length, 1)
+    bfloat16, room = bfloat16_products(train.dtype, device), device_memory(device)
+    layout = chosen(settings.model, data, train, 1, room, device.type, bfloat16)
+    settings = replace(settings, train=replace(train, recompute_layers=layout.recompute))
     whole, samples = whole_size(settings), measure(settings, device)
     told = predict(whole, samples)
     speeds = sorted(data.batch_tokens / seconds for seconds in told.seconds)
     steps = max(1, train.tokens // data.batch_tokens)
-    dtype = "bfloat16" if bfloat16_products(train.dtype, device) else "float32"
+    dtype = "bfloat16" if bfloat16 else "float32"
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     console = Console()
     console.print(_table(samples, told, whole, data.batch_tokens, f"This machine ({name}), products in {dtype}"))
@@ -101,7 +104,9 @@ def run_trial(settings: Plan) -> None:
         f"Each of the {len(speeds)} rounds by itself says {speeds[0]:,.0f} to {speeds[-1]:,.0f} tokens/s. Rows were "
         "random tokens, each one document; validation, samples and saves take time and memory besides."
     )
-    available = device_memory(device) * (USABLE if device.type == "cuda" else 1)
+    if line := choice(settings.model, train, layout):
+        console.print(line)
+    available = room * (USABLE if device.type == "cuda" else 1)
     if told.memory > available:
         raise JaneoxError(
             f"does not fit here: a step needs about {told.memory / GIB:.1f} GiB of {available / GIB:.1f}, "
@@ -237,7 +242,7 @@ def _listed(found: list[Size]) -> str:
 
 
 def whole_size(settings: Plan) -> Size:
-    recomputed = min(settings.train.recompute_layers, settings.model.num_hidden_layers)
+    recomputed = min(settings.train.recompute_layers or 0, settings.model.num_hidden_layers)
     return Size(settings.model.num_hidden_layers - recomputed, recomputed)
 
 
