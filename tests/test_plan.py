@@ -117,6 +117,26 @@ def test_a_plan_says_what_fits():
     assert "no multiple of train.tensor_parallel" in janeox("plan", recipe, "train.tensor_parallel=2").stderr
 
 
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (["--num-gpus=0"], "--num-gpus 0: must be at least 1"),
+        (["--num-gpus=0", "--gpu=here"], "--num-gpus 0: must be at least 1"),
+        (["--num-gpus=-8"], "--num-gpus -8: must be at least 1"),
+        (["--num-gpus=3"], "a batch has 256 rows (data.batch_tokens / data.sequence_length), which 3 processes cannot"),
+        (["--num-gpus=512"], "which 512 processes cannot share evenly"),
+        (["--num-gpus=6", "train.tensor_parallel=2"], "which 3 processes cannot share evenly"),
+        (["--mfu=0"], "--mfu 0.0: must be above 0"),
+        (["--mfu=-0.4"], "--mfu -0.4: must be above 0"),
+    ],
+)
+def test_a_plan_refuses_what_cannot_be_run(settings, message):
+    done = janeox("plan", "data.batch_tokens=524288", "data.sequence_length=2048", *settings)
+    assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1 and not done.stdout
+    done = janeox("plan", "data.batch_tokens=524288", "data.sequence_length=2048", "--num-gpus=256")
+    assert done.returncode == 0 and "1 micro-batch a step" in done.stdout.replace("\n", " ")
+
+
 @given(
     layers=st.integers(1, 48), recomputed=st.integers(0, 48), rows=st.integers(1, 60), seed=st.integers(0, 2**32),
     spoiled=st.sets(st.integers(0, trial.ROUNDS - 1), max_size=(trial.ROUNDS - 1) // 2),

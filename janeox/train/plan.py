@@ -1,5 +1,6 @@
 """`janeox plan`: what a recipe needs of GPUs, before any is rented; trial.py measures the machine at hand."""
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -9,7 +10,7 @@ from janeox.progress import clock
 from janeox.settings.train import Plan
 from janeox.train.cost import PEAK, flops_per_token, num_parameters
 from janeox.train.memory import GIB, USABLE, Layout, fitting, layer_parameters, memory
-from janeox.train.parallel import check_heads
+from janeox.train.parallel import World, check_heads, check_rows
 from janeox.train.trial import run_trial
 
 MEMORY = {"h100": 79.2 * GIB, "h200": 140.0 * GIB, "a100": 79.2 * GIB}  # as the driver reports it
@@ -24,17 +25,24 @@ def run_plan(settings: Plan) -> None:
     Raises:
         JaneoxError: the recipe does not fit these GPUs; says by how much, and how many would do.
     """
+    if settings.num_gpus < 1:
+        raise JaneoxError(f"--num-gpus {settings.num_gpus}: must be at least 1")
+    if settings.mfu is not None and not 0 < settings.mfu <= 1:
+        raise JaneoxError(f"--mfu {settings.mfu}: must be above 0 and at most 1")
     if settings.gpu == "here":
         return run_trial(settings)
     config, data, ways = settings.model, settings.data, settings.train.tensor_parallel
     check_heads(config, ways)
     if settings.num_gpus % ways:
         raise JaneoxError(f"--num-gpus {settings.num_gpus} is no multiple of train.tensor_parallel = {ways}")
+    world = World(torch.device("cuda"), size=settings.num_gpus, tensor_parallel=ways)
+    check_rows(data.batch_tokens // data.sequence_length, world)
     available = MEMORY[settings.gpu]
     layout = fitting(config, data, settings.num_gpus, ways, available)
     if layout is None:
         raise JaneoxError(_too_few(settings, available))
     share = data.batch_tokens // data.sequence_length // layout.data
+    portions = share // layout.rows
     parts = memory(config, data.sequence_length, layout, accumulates=layout.rows < share)
     table = Table(title=f"{num_parameters(config):,} parameters on {settings.num_gpus} × {settings.gpu.upper()}")
     table.add_column("memory a GPU")
@@ -51,7 +59,7 @@ def run_plan(settings: Plan) -> None:
     seconds = settings.train.tokens / speed
     console.print(
         f"data.micro_batch_rows={layout.rows} train.recompute_layers={layout.recompute}: "
-        f"{share // layout.rows} micro-batches a step\n"
+        f"{portions} micro-batch{'es' * (portions > 1)} a step\n"
         f"{speed:,.0f} tokens/s at {mfu:.1%} of the peak; {settings.train.tokens:,} tokens in {clock(seconds)}, "
         f"{seconds * settings.num_gpus / 3600:,.0f} GPU-hours\n"
         f"{communication(config, layout, share, data.sequence_length) / 1e9:,.1f} GB sent by each GPU a step of "
