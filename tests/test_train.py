@@ -19,7 +19,7 @@ from janeox.recipe import read_recipe
 from janeox.settings.train import Pretrain
 from janeox.train import loop, pretrain
 from janeox.train.checkpoint import sole
-from janeox.train.loop import recompute_layers, sound, take_step
+from janeox.train.loop import no_step, recompute_layers, sound, take_step
 from janeox.train.memory import USABLE, Layout, needed
 from janeox.train.metrics import Metrics, read_metrics
 from janeox.train.optim import build
@@ -289,6 +289,22 @@ def test_a_run_recomputes_what_memory_asks_and_stays_the_same(prepared, tmp_path
     monkeypatch.setattr(pretrain, "device_memory", lambda device: 2**40)
     done = janeox("pretrain", prepared, "train.tokens=256", "train.recompute_layers=1", "--out", tmp_path / "set")
     assert done.returncode == 0 and "computed again" not in done.stdout and asked == [2, 1]
+
+
+def test_a_run_that_leaves_out_every_batch_ends(prepared, tmp_path):
+    run = tmp_path / "run"
+    fresh(prepared, run)
+    never = ["train.tokens=30720", "train.save_every=80", "train.evaluate_every=1000", "optim.skip_norm=1e-9"]
+    done = janeox("pretrain", prepared, *never, "--out", run)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "100 batches in a row were left out" in done.stderr and "a larger optim.skip_norm than 1e-09" in done.stderr
+    assert [row["step"] for row in metrics(run) if row.get("skipped")] == list(range(1, 101))
+    assert GPTNeoX.from_pretrained(run / "model").config.vocab_size == 2000
+    done = janeox("pretrain", prepared, *never, "--out", run)  # the save of step 80 is whole
+    assert "80 of 120 steps were done before" in done.stderr and "in a row" not in done.stderr
+    assert metrics(run)[-1]["step"] == 120
+    broken = no_step(run, float("nan"), float("nan"), OptimConfig())
+    assert "loss is nan, its gradient norm nan" in broken and "a smaller optim.learning_rate" in broken
 
 
 def test_recomputed_layers_give_the_same_step():

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from janeox.config import LoopConfig, OptimConfig
 from janeox.device import autocast, keep_freed_memory
+from janeox.errors import JaneoxError
 from janeox.model import GPTNeoX
 from janeox.progress import progress
 from janeox.tokenizer import Tokenizer
@@ -32,6 +33,9 @@ from janeox.train.parallel import World, anywhere, by_mesh, gradient_norm, sync_
 
 Batch = Tensor | dict[str, Tensor]
 """Rows: one tensor, or tensors by name that all have the same number of rows."""
+
+MOST_LEFT_OUT = 100
+"""Steps in a row whose batches are left out, after which a run ends: no step would change the weights any more."""
 
 Objective = Callable[[Any, Any], tuple[Tensor, Tensor]]
 """(model, portion of a batch) → (sum of the loss over its tokens, number of those tokens)."""
@@ -82,7 +86,8 @@ def train(folder: Path, task: Task, optim: OptimConfig, config: LoopConfig, micr
     equal runs), `folder/state`, and `folder/model`, a complete Hugging Face folder, at every save.
 
     Raises:
-        JaneoxError: the state cannot be used, another process trains into `folder`, or the disk is full.
+        JaneoxError: the state cannot be used, another process trains into `folder`, the disk is full, or
+            `MOST_LEFT_OUT` batches in a row were left out.
         KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGUSR1, after the step at hand was finished and saved.
     """
     with sole(folder) if task.world.is_first else nullcontext():
@@ -111,6 +116,7 @@ def _train(folder: Path, task: Task, optim: OptimConfig, config: LoopConfig, mic
         if first:
             bar.print(f"{first:,} of {task.num_steps:,} steps were done before")
         started = time.monotonic()
+        left_out = 0  # in a row
         steps = range(first, task.num_steps)
         for step, batch in ahead(task.batch, steps) if task.batch_ahead else ((s, task.batch(s)) for s in steps):
             waited = time.monotonic() - started
@@ -127,12 +133,16 @@ def _train(folder: Path, task: Task, optim: OptimConfig, config: LoopConfig, mic
             bar.advance(1, note=note(loss, norm, rate, timing))
             stopping = anywhere(bool(stop), world)  # a signal may have reached one process only
             skipped = not sound(loss, norm, optim)
+            left_out = left_out + 1 if skipped else 0
             if skipped:
                 bar.print(f"step {done}: left out, its loss is {loss:.4g} and its gradient norm {norm:.4g}")
             if done % config.log_every == 0 or last or done == 1 or skipped:
                 row = {"loss": loss, "learning_rate": rate, "grad_norm": norm} | task.figures()
                 row |= {"skipped": True} if skipped else {}
                 write(done, row, timing)
+            if left_out == MOST_LEFT_OUT:
+                saver.wait()
+                raise JaneoxError(no_step(folder, loss, norm, optim))
             if done % config.evaluate_every == 0 or last:
                 started = time.monotonic()
                 model.eval()
@@ -178,6 +188,19 @@ def note(loss: float, norm: float, rate: float, timing: dict[str, float]) -> str
 def sound(loss: float, norm: float, optim: OptimConfig) -> bool:
     """Whether a batch with this loss and gradient norm is to change the weights."""
     return math.isfinite(loss + norm) and (not optim.skip_norm or norm <= optim.skip_norm)
+
+
+def no_step(folder: Path, loss: float, norm: float, optim: OptimConfig) -> str:
+    """What is said where a run ends since nothing changes its weights."""
+    if math.isfinite(loss + norm):
+        remedy = f"a larger optim.skip_norm than {optim.skip_norm:g}, or 0"
+    else:
+        remedy = "a smaller optim.learning_rate, a longer optim.warmup_fraction, or train.dtype=float32"
+    return (
+        f"{folder}: {MOST_LEFT_OUT} batches in a row were left out (the last one's loss is {loss:.4g}, its gradient "
+        f"norm {norm:.4g}), so nothing is learned any more; saves made before are whole. Try {remedy}, in another "
+        "--out folder"
+    )
 
 
 def take_step(
