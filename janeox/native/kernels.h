@@ -335,22 +335,19 @@ float read(const uint8_t* p, size_t bytes) {
 // Multiplies registers `rounds` times, 16 bits as pairs; `done` gets the multiplications and additions of numbers. The
 // result means nothing.
 float peak(int bits, int rounds, double* done) {
-    constexpr int CHAINS = 10;  // enough to hide the latency of each
-    F floats[CHAINS] = {};
-    I integers[CHAINS] = {};
+    constexpr int CHAINS = 12;  // enough to hide the latency of each
     const F half = Simd::set(0.5f);
     const I x = Simd::set_int(0x01020301);
-    for (int r = 0; r < rounds; r++) {
-        if (bits == 32) {
-            for (F& s : floats) s = Simd::fma(s, half, half);
-        } else if (bits == 16) {
-            for (F& s : floats) s = Simd::fma(x, x, s);
-        } else {
-            for (I& s : integers) s = Simd::dot8(s, x, x);
-        }
-    }
+    const auto multiply = [&](auto first, auto step) {
+        decltype(first) sums[CHAINS];
+        for (auto& s : sums) s = first;
+        for (int r = 0; r < rounds; r++)
+            for (auto& s : sums) s = step(s);
+        for (int i = 1; i < CHAINS; i++) sums[0] = sums[0] + sums[i];
+        return sums[0];
+    };
     *done = (bits == 32 ? 2.0 : bits == 16 ? 4.0 : 8.0) * rounds * CHAINS * N;
-    F total = Simd::set(0.f);
-    for (int i = 0; i < CHAINS; i++) total = total + floats[i] + Simd::from_int(integers[i]);
-    return largest(total);
+    if (bits == 32) return largest(multiply(half, [&](F s) { return Simd::fma(s, half, half); }));
+    if (bits == 16) return largest(multiply(half, [&](F s) { return Simd::fma(x, x, s); }));
+    return largest(Simd::from_int(multiply(x, [&](I s) { return Simd::dot8(s, x, x); })));
 }
