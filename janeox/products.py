@@ -18,7 +18,9 @@ FEW = 48  # rows of x or of the weights, below which bringing the weights into o
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """As `torch.nn.functional.linear`, also under autocast: x (…, K), weight (N, K), bias (N,) → (…, N)."""
-    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+    if x.device.type != "cpu":
+        return F.linear(x, weight, bias)
+    if torch.is_autocast_enabled("cpu"):
         x = x.to(torch.get_autocast_dtype("cpu"))
     if x.numel() >= FEW * x.shape[-1] and len(weight) >= FEW and has_native(x.flatten(0, -2), weight.T):
         return _Linear.apply(x, weight, bias)
