@@ -2,14 +2,13 @@
 
 import json
 import multiprocessing
-import resource
 import statistics
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -23,6 +22,7 @@ from janeox.evaluate.score import Score, interval, score_texts
 from janeox.lm import LM, load
 from janeox.progress import progress
 from janeox.settings.evaluate import Compare, Evaluate
+from janeox.train.cost import peak_memory
 
 NEW_TOKENS = 64
 PROMPT_TOKENS = 256
@@ -101,8 +101,7 @@ def measure(name: str, settings: Compare, texts: list[str]) -> dict[str, Any]:
 
         model = JaneoxLM(lm.engine(SLOTS).backend, lm.tokenizer)
         row["tasks"] = evaluate_tasks(model, load_tasks(settings.tasks, settings.data), settings.limit)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    row["peak_memory_bytes"] = peak * (1 if sys.platform == "darwin" else 1024)
+    row["peak_memory_bytes"] = peak_memory(torch.device("cpu"))
     return row
 
 
